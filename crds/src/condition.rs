@@ -1,0 +1,142 @@
+//! The closed lists: condition types, their reasons, and why an image could not be had.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// The condition types of both kinds. The first three follow kstatus
+/// (<https://github.com/kubernetes-sigs/cli-utils/blob/master/pkg/kstatus/README.md>).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ConditionType {
+    /// Every selected node holds every image.
+    Ready,
+    /// Work is under way, or will be tried again by itself.
+    Reconciling,
+    /// Nothing more will happen until a person changes something.
+    Stalled,
+    /// At least one image on one node failed, whatever the others do.
+    Degraded,
+}
+
+impl ConditionType {
+    /// All types, in the order in which a status lists them.
+    pub const ALL: [Self; 4] = [Self::Ready, Self::Reconciling, Self::Stalled, Self::Degraded];
+
+    /// The name in `conditions[].type`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ready => "Ready",
+            Self::Reconciling => "Reconciling",
+            Self::Stalled => "Stalled",
+            Self::Degraded => "Degraded",
+        }
+    }
+}
+
+/// Every value that `conditions[].reason` takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ConditionReason {
+    /// The operator has not seen the object yet. This is the status that the API server gives a new object.
+    Pending,
+    /// All selected nodes hold all images.
+    AllImagesReady,
+    /// No node matches the selector; there is nothing to do until one does.
+    NoMatchingNodes,
+    /// Nodes are still fetching images.
+    ImagesProgressing,
+    /// Images failed and are tried again.
+    ImagesFailing,
+    /// Images failed in a way that only a change by a person mends.
+    ImagesUnavailable,
+    /// The specification cannot be used as it stands.
+    InvalidSpec,
+    /// Nothing failed.
+    NoFailures,
+}
+
+impl ConditionReason {
+    /// The name in `conditions[].reason`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "Pending",
+            Self::AllImagesReady => "AllImagesReady",
+            Self::NoMatchingNodes => "NoMatchingNodes",
+            Self::ImagesProgressing => "ImagesProgressing",
+            Self::ImagesFailing => "ImagesFailing",
+            Self::ImagesUnavailable => "ImagesUnavailable",
+            Self::InvalidSpec => "InvalidSpec",
+            Self::NoFailures => "NoFailures",
+        }
+    }
+}
+
+/// Why an image could not be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum FailureReason {
+    /// The registry does not know the repository, the tag or the digest.
+    NotFound,
+    /// The registry wants a login that the agent does not have, or refuses the one it has.
+    Unauthorized,
+    /// No answer: the name does not resolve, the connection is refused, TLS fails or time ran out.
+    RegistryUnreachable,
+    /// The registry answered with an error of its own (5xx, or something that is no registry's answer).
+    RegistryError,
+    /// The registry asked to be left alone for a while (429).
+    TooManyRequests,
+    /// The bytes received are not those that were asked for.
+    DigestMismatch,
+    /// A blob is longer or shorter than its descriptor says.
+    SizeMismatch,
+    /// The image exists, but not for this platform.
+    NoMatchingPlatform,
+    /// The image name or the platform is malformed.
+    InvalidReference,
+    /// The manifest is malformed, too large, or of a kind that cannot be used.
+    InvalidManifest,
+    /// The node's disk has no room.
+    DiskFull,
+    /// The node's layer store could not be read or written.
+    StoreError,
+}
+
+impl FailureReason {
+    /// The name in `failures[].reason` and `images[].reason`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NotFound => "NotFound",
+            Self::Unauthorized => "Unauthorized",
+            Self::RegistryUnreachable => "RegistryUnreachable",
+            Self::RegistryError => "RegistryError",
+            Self::TooManyRequests => "TooManyRequests",
+            Self::DigestMismatch => "DigestMismatch",
+            Self::SizeMismatch => "SizeMismatch",
+            Self::NoMatchingPlatform => "NoMatchingPlatform",
+            Self::InvalidReference => "InvalidReference",
+            Self::InvalidManifest => "InvalidManifest",
+            Self::DiskFull => "DiskFull",
+            Self::StoreError => "StoreError",
+        }
+    }
+
+    /// Whether only a person can mend it: by pushing the image, giving a login, or changing the `ImageCache`.
+    /// The agent tries again all the same, so that the mending is noticed.
+    #[must_use]
+    pub fn needs_person(self) -> bool {
+        match self {
+            Self::NotFound
+            | Self::Unauthorized
+            | Self::NoMatchingPlatform
+            | Self::InvalidReference
+            | Self::InvalidManifest
+            | Self::SizeMismatch => true,
+            Self::RegistryUnreachable
+            | Self::RegistryError
+            | Self::TooManyRequests
+            | Self::DigestMismatch
+            | Self::DiskFull
+            | Self::StoreError => false,
+        }
+    }
+}

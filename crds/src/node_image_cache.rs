@@ -1,0 +1,202 @@
+//! `NodeImageCache`: the contract between operator and agent.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{ByteCount, DeletionPolicy, FailureReason, PullPolicy};
+
+/// What one node is to hold, and what it holds.
+#[derive(CustomResource, JsonSchema, Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[kube(
+    group = "larder.dev",
+    version = "v1alpha1",
+    kind = "NodeImageCache",
+    plural = "nodeimagecaches",
+    shortname = "nic",
+    category = "larder",
+    status = "NodeImageCacheStatus",
+    derive = "PartialEq",
+    doc = "A NodeImageCache says which images one node is to hold (spec, written by the operator alone) and which it holds (status, written by that node's agent alone). It has the node's name and goes with the node. Read it; write ImageCaches.",
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].status",
+        description = "Whether the node holds every image"
+    ),
+    printcolumn(
+        name = "Images",
+        type_ = "string",
+        json_path = ".status.summary.images",
+        description = "Images that the node holds, of those wanted"
+    ),
+    printcolumn(
+        name = "Progress",
+        type_ = "string",
+        json_path = ".status.summary.progress",
+        description = "Bytes on the node, of those wanted"
+    ),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(
+        name = "Agent",
+        type_ = "string",
+        priority = 1,
+        json_path = ".status.agent.version",
+        description = "The version of the node's agent"
+    ),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        priority = 1,
+        json_path = ".status.conditions[?(@.type==\"Ready\")].message",
+        description = "How the node stands, in a sentence"
+    )
+)]
+pub struct NodeImageCacheSpec {
+    /// The images to hold: the union of all ImageCaches that select the node, in order of name and platform.
+    #[serde(default)]
+    #[schemars(length(max = 4096))]
+    pub images: Vec<NodeImage>,
+
+    /// Images to keep although no ImageCache wants them any more, because one with the deletion policy Retain was
+    /// deleted. The agent gives up its claim on them; the operator takes an entry away once the agent has seen it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 4096))]
+    pub released: Vec<ReleasedImage>,
+}
+
+/// One image that a node is to hold.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeImage {
+    /// The image's canonical name, such as `docker.io/library/ubuntu:24.04`.
+    pub image: String,
+    /// The platform. Absent: the node's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platform: Option<String>,
+    /// Always if any ImageCache says so.
+    #[serde(default)]
+    pub pull_policy: PullPolicy,
+    /// The ImageCaches that want it.
+    pub wanted_by: Vec<WantedBy>,
+}
+
+/// An `ImageCache` that wants an image. With the name alone the operator could not tell, after a restart, an object
+/// that was edited from one that was deleted and made anew.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WantedBy {
+    /// The ImageCache's name.
+    pub name: String,
+    /// Its UID.
+    pub uid: String,
+    /// What is to happen when it is deleted.
+    #[serde(default)]
+    pub deletion_policy: DeletionPolicy,
+}
+
+/// An image that stays on the node without anybody wanting it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ReleasedImage {
+    /// The image's canonical name.
+    pub image: String,
+    /// The platform. Absent: the node's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platform: Option<String>,
+}
+
+/// What one node holds, as its agent last saw it.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeImageCacheStatus {
+    /// The generation of the specification that the agent has taken up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+
+    /// The agent that runs on the node. Absent until one does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<AgentInfo>,
+
+    /// Ready: the node holds every image that it is to hold.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+
+    /// How each image stands, in the specification's order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 4096))]
+    pub images: Vec<NodeImageStatus>,
+
+    /// The bytes that the node holds, of those wanted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<ByteCount>,
+
+    /// The same for people: what `kubectl get` shows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub summary: Option<NodeStatusSummary>,
+}
+
+/// The agent that runs on a node.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct AgentInfo {
+    /// Its version.
+    pub version: String,
+    /// The node's platform: what an image without a `platform` is fetched for.
+    pub platform: String,
+}
+
+/// How one image stands on one node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeImageStatus {
+    /// The image's canonical name.
+    pub image: String,
+    /// The platform, where the specification gives one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platform: Option<String>,
+    /// Where the image stands.
+    pub state: ImageState,
+    /// The digest that the name stands for: the image index's where there is one, the manifest's otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+    /// Its size in bytes: manifest, configuration and layers as the registry has them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<i64>,
+    /// Bytes of it that are on the node, while they arrive.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_present: Option<i64>,
+    /// Why it failed, in a word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<FailureReason>,
+    /// Why it failed, in a sentence that says what to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
+    pub message: Option<String>,
+    /// When the agent tries again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_time: Option<Time>,
+}
+
+/// Where an image stands on a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum ImageState {
+    /// Its turn has not come.
+    Pending,
+    /// It is being fetched.
+    Pulling,
+    /// It is there, every byte verified.
+    Ready,
+    /// It could not be had; the agent tries again at `retryTime`.
+    Failed,
+}
+
+/// The status in words.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct NodeStatusSummary {
+    /// Images ready of images wanted, such as `3/4`.
+    pub images: String,
+    /// How far the bytes are, such as `67%`.
+    pub progress: String,
+}

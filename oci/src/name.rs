@@ -1,0 +1,230 @@
+//! Image names, normalised as docker does.
+
+use std::{fmt, str::FromStr};
+
+use oci_spec::distribution::{ParseError, Reference};
+
+use crate::Digest;
+
+/// An image name in its canonical form, `registry/repository[:tag][@digest]`.
+///
+/// `ubuntu`, `library/ubuntu:latest` and `index.docker.io/library/ubuntu` are one name:
+/// `docker.io/library/ubuntu:latest`. Equality, order and hash are those of the canonical form, so a name is a
+/// sound key. Grammar: <https://github.com/distribution/reference/blob/main/reference.go>.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ImageName {
+    canonical: String,
+    registry_end: usize,
+    repository_end: usize,
+    tag: Option<(usize, usize)>,
+    digest: Option<Digest>,
+}
+
+/// A text that is not an image name. The message says what to write instead.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("invalid image name {text:?}: {why}; write [registry/]repository[:tag][@digest], such as ubuntu:24.04")]
+pub struct InvalidName {
+    /// What was given, cut after 128 characters.
+    pub text: String,
+    why: String,
+}
+
+/// The longest text that is looked at: docker's limit for a name (255), a tag (128), a digest (135) and separators.
+const MAX_LENGTH: usize = 255 + 1 + 128 + 1 + 135;
+
+impl ImageName {
+    /// The registry's host and port, such as `docker.io` or `registry.corp:5000`.
+    #[must_use]
+    pub fn registry(&self) -> &str {
+        &self.canonical[..self.registry_end]
+    }
+
+    /// The repository within the registry, such as `library/ubuntu`.
+    #[must_use]
+    pub fn repository(&self) -> &str {
+        &self.canonical[self.registry_end + 1..self.repository_end]
+    }
+
+    /// The tag, if there is one. A name with neither tag nor digest has the tag `latest`.
+    #[must_use]
+    pub fn tag(&self) -> Option<&str> {
+        self.tag.map(|(start, end)| &self.canonical[start..end])
+    }
+
+    /// The digest, if the name is pinned to one. It wins over the tag.
+    #[must_use]
+    pub fn digest(&self) -> Option<&Digest> {
+        self.digest.as_ref()
+    }
+
+    /// What to ask the registry for: the digest if there is one, the tag otherwise.
+    #[must_use]
+    pub fn manifest_reference(&self) -> &str {
+        self.digest.as_ref().map(Digest::as_str).or_else(|| self.tag()).unwrap_or("latest")
+    }
+
+    /// The canonical form.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.canonical
+    }
+
+    /// The short form that docker shows: without `docker.io/` and `library/`.
+    #[must_use]
+    pub fn familiar(&self) -> &str {
+        self.canonical
+            .strip_prefix("docker.io/library/")
+            .or_else(|| self.canonical.strip_prefix("docker.io/"))
+            .unwrap_or(&self.canonical)
+    }
+
+    fn from_reference(reference: &Reference) -> Result<Self, String> {
+        let digest = reference
+            .digest()
+            .map(str::parse::<Digest>)
+            .transpose()
+            .map_err(|error| error.to_string())?;
+        let mut canonical = format!("{}/{}", reference.registry(), reference.repository());
+        let (registry_end, repository_end) = (reference.registry().len(), canonical.len());
+        let tag = reference.tag().map(|tag| {
+            canonical.push(':');
+            let start = canonical.len();
+            canonical.push_str(tag);
+            (start, canonical.len())
+        });
+        if let Some(digest) = &digest {
+            canonical.push('@');
+            canonical.push_str(digest.as_str());
+        }
+        Ok(Self { canonical, registry_end, repository_end, tag, digest })
+    }
+}
+
+impl FromStr for ImageName {
+    type Err = InvalidName;
+
+    fn from_str(text: &str) -> Result<Self, InvalidName> {
+        let invalid = |why: String| InvalidName { text: text.chars().take(128).collect(), why };
+        if text.len() > MAX_LENGTH {
+            return Err(invalid(format!("it has {} characters, {MAX_LENGTH} at most are allowed", text.len())));
+        }
+        let reference: Reference = text.parse().map_err(|error| invalid(explain(text, &error)))?;
+        Self::from_reference(&reference).map_err(invalid)
+    }
+}
+
+/// The parser answers nearly everything with "invalid reference format"; people deserve to hear which rule they broke.
+fn explain(text: &str, error: &ParseError) -> String {
+    if *error != ParseError::ReferenceInvalidFormat {
+        return error.to_string();
+    }
+    if text.contains("://") {
+        return "a name has no scheme: leave out https://".to_owned();
+    }
+    if text.chars().any(char::is_whitespace) {
+        return "it contains white space".to_owned();
+    }
+    let repository = text.rsplit_once('/').map_or(text, |(_, last)| last);
+    let repository = repository.split(['@', ':']).next().unwrap_or(repository);
+    if repository.chars().any(char::is_uppercase) {
+        return "repository name must be lowercase".to_owned();
+    }
+    error.to_string()
+}
+
+impl fmt::Display for ImageName {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.canonical)
+    }
+}
+
+impl fmt::Debug for ImageName {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "ImageName({})", self.canonical)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn name(text: &str) -> ImageName {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn normalises_as_docker_does() {
+        for (given, canonical) in [
+            ("ubuntu", "docker.io/library/ubuntu:latest"),
+            ("ubuntu:18.04", "docker.io/library/ubuntu:18.04"),
+            ("user/app", "docker.io/user/app:latest"),
+            ("index.docker.io/library/ubuntu", "docker.io/library/ubuntu:latest"),
+            ("docker.io/ubuntu", "docker.io/library/ubuntu:latest"),
+            ("localhost/app", "localhost/app:latest"),
+            ("registry.corp:5000/team/app:v1", "registry.corp:5000/team/app:v1"),
+            ("127.0.0.1:5000/app", "127.0.0.1:5000/app:latest"),
+        ] {
+            assert_eq!(name(given).as_str(), canonical, "{given}");
+        }
+    }
+
+    #[test]
+    fn a_digest_needs_no_tag_and_wins_over_one() {
+        let hex = "a".repeat(64);
+        let pinned = name(&format!("ubuntu@sha256:{hex}"));
+        assert_eq!(pinned.as_str(), format!("docker.io/library/ubuntu@sha256:{hex}"));
+        assert_eq!(pinned.tag(), None);
+        let both = name(&format!("ubuntu:1@sha256:{hex}"));
+        assert_eq!(both.tag(), Some("1"));
+        assert_eq!(both.manifest_reference(), format!("sha256:{hex}"));
+    }
+
+    #[test]
+    fn parts_are_those_of_the_canonical_form() {
+        let parsed = name("registry.corp:5000/team/app:v1");
+        assert_eq!(
+            (parsed.registry(), parsed.repository(), parsed.tag()),
+            ("registry.corp:5000", "team/app", Some("v1"))
+        );
+        assert_eq!(name("ubuntu").familiar(), "ubuntu:latest");
+        assert_eq!(name("quay.io/a/b:1").familiar(), "quay.io/a/b:1");
+    }
+
+    #[test]
+    fn a_bad_name_says_what_is_wrong() {
+        for (given, why) in [
+            ("", "at least one component"),
+            ("Ubuntu", "lowercase"),
+            ("https://quay.io/a", "no scheme"),
+            ("a b", "white space"),
+            ("ubuntu:", "invalid reference format"),
+            ("ubuntu@sha256:abc", "invalid reference format"),
+            (&format!("ubuntu@sha256:{}", "g".repeat(64)), "invalid reference format"),
+            (&format!("ubuntu@sha256:{}", "A".repeat(64)), "lower-case"),
+            (&"a".repeat(10_000), "10000 characters"),
+        ] {
+            let error = given.parse::<ImageName>().unwrap_err().to_string();
+            assert!(error.contains(why), "{given}: {error}");
+            assert!(error.len() < 400, "{error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics(text in "\\PC{0,300}") {
+            let _ = text.parse::<ImageName>();
+        }
+
+        #[test]
+        fn the_canonical_form_is_a_fixed_point(
+            text in "([a-z]{1,5}(\\.[a-z]{2,3})?(:[1-9][0-9]{1,3})?/)?[a-z0-9]{1,8}(/[a-z0-9]{1,8})?(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,10})?"
+        ) {
+            if let Ok(parsed) = text.parse::<ImageName>() {
+                prop_assert_eq!(&parsed, &parsed.as_str().parse::<ImageName>().unwrap());
+                prop_assert_eq!(&parsed, &parsed.familiar().parse::<ImageName>().unwrap());
+            }
+        }
+    }
+}
