@@ -99,14 +99,16 @@ pub struct CachedImage {
 
 /// Docker's grammar for references (<https://github.com/distribution/reference/blob/main/regexp.go>), with the two
 /// digest algorithms that are supported.
-const IMAGE_RULE: &str = r"self.matches('^([a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?([.][a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?)*(:[0-9]+)?/)?[a-z0-9]+(([._]|__|-+)[a-z0-9]+)*(/[a-z0-9]+(([._]|__|-+)[a-z0-9]+)*)*(:[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,127})?(@(sha256:[a-f0-9]{64}|sha512:[a-f0-9]{128}))?$')";
+const IMAGE_RULE: &str = r"self.matches('^((([a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?)([.][a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?)*:[0-9]+|[a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?([.][a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?)+)/)?[a-z0-9]+(([._]|__|-+)[a-z0-9]+)*(/[a-z0-9]+(([._]|__|-+)[a-z0-9]+)*)*(:[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,127})?(@(sha256:[a-f0-9]{64}|sha512:[a-f0-9]{128}))?$')";
 
 const IMAGE_MESSAGE: &str = "self.contains('://') ? 'image must not have a scheme: write registry.corp/app:v1, not https://registry.corp/app:v1' : self.matches('[[:space:]]') ? 'image must not contain white space' : self.contains('@') ? 'image has a malformed digest: write repository@sha256: and 64 lower-case hexadecimal digits' : self.matches('[A-Z][^:]*(:[^/]*)?$') ? 'image must have a lower-case repository name: write myapp:v1, not MyApp:v1' : 'image must be [registry/]repository[:tag][@digest], such as ubuntu:24.04 or registry.corp/team/app:v1'";
 
 const PLATFORM_RULE: &str = "self.matches('^[a-z0-9]+/[a-z0-9_]+(/[a-z0-9.]+)?$')";
 
 /// Whether an image that is present is looked up again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, JsonSchema,
+)]
 pub enum PullPolicy {
     /// An image that is present is never looked up again.
     #[default]
@@ -116,7 +118,9 @@ pub enum PullPolicy {
 }
 
 /// What a node keeps when an `ImageCache` is deleted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, JsonSchema,
+)]
 pub enum DeletionPolicy {
     /// Its images go, unless another `ImageCache` wants them.
     #[default]

@@ -5,6 +5,7 @@
 //! The definitions to install come from [`definitions`], as `cargo xtask gen` writes them to `manifests/crds`.
 
 #![forbid(unsafe_code)]
+#![allow(clippy::duplicated_attributes, reason = "each printcolumn(...) repeats keys of the one before")]
 
 mod condition;
 mod definition;
@@ -14,12 +15,12 @@ mod node_image_cache;
 pub use condition::{ConditionReason, ConditionType, FailureReason};
 pub use definition::definitions;
 pub use image_cache::{
-    CachedImage, ByteCount, DeletionPolicy, ImageCache, ImageCacheSpec, ImageCacheStatus, ImageFailure, ImageSummary,
-    NodeCounts, PullPolicy, StatusSummary,
+    ByteCount, CachedImage, DeletionPolicy, ImageCache, ImageCacheSpec, ImageCacheStatus, ImageFailure,
+    ImageSummary, NodeCounts, PullPolicy, StatusSummary,
 };
 pub use node_image_cache::{
-    AgentInfo, ImageState, NodeImage, NodeImageCache, NodeImageCacheSpec, NodeImageCacheStatus, NodeImageStatus,
-    NodeStatusSummary, ReleasedImage, WantedBy,
+    AgentInfo, ImageState, NodeImage, NodeImageCache, NodeImageCacheSpec, NodeImageCacheStatus,
+    NodeImageStatus, NodeStatusSummary, ReleasedImage, WantedBy,
 };
 
 /// The API group.

@@ -177,7 +177,10 @@ mod tests {
         assert!(digest.matches(b"abc") && !digest.matches(b"abd"));
         let long: Digest = "sha512:ddaf35a193617abacc417349ae20413112e6fa4e89a97ea20a9eeee64b55d39a2192992a274fc1a836ba3c23a3feebbd454d4423643ce80e2a9ac94fa54ca49f".parse().unwrap();
         assert!(long.matches(b"abc"));
-        assert_eq!((long.algorithm_name(), &long.hex()[..4], digest.short()), ("sha512", "ddaf", "ba7816bf8f01"));
+        assert_eq!(
+            (long.algorithm_name(), &long.hex()[..4], digest.short()),
+            ("sha512", "ddaf", "ba7816bf8f01")
+        );
     }
 
     #[test]

@@ -7,11 +7,13 @@
 #![forbid(unsafe_code)]
 
 pub mod digest;
+mod key;
 pub mod manifest;
 pub mod name;
 pub mod platform;
 
 pub use digest::{Digest, Hasher, InvalidDigest};
+pub use key::ImageKey;
 pub use manifest::{Document, ManifestError};
 pub use name::{ImageName, InvalidName};
 pub use oci_spec::image as spec;

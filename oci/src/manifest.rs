@@ -41,7 +41,9 @@ pub enum ManifestError {
     #[error("the manifest is malformed: {0}")]
     Malformed(#[from] serde_json::Error),
     /// Docker's first format, which docker itself no longer pulls.
-    #[error("the image is in Docker's obsolete schema 1 format; push it again with a current docker or skopeo")]
+    #[error(
+        "the image is in Docker's obsolete schema 1 format; push it again with a current docker or skopeo"
+    )]
     Schema1,
     /// A kind of document that is neither a manifest nor an index.
     #[error("unsupported media type {0:?}: it is neither an image manifest nor an image index")]
@@ -92,7 +94,9 @@ impl Document {
         let document = match probe.media_type.as_deref().or(known) {
             Some(OCI_MANIFEST | DOCKER_MANIFEST) => Self::manifest(bytes)?,
             Some(OCI_INDEX | DOCKER_LIST) => Self::index(bytes)?,
-            Some(other) => return Err(ManifestError::UnsupportedMediaType(other.chars().take(100).collect())),
+            Some(other) => {
+                return Err(ManifestError::UnsupportedMediaType(other.chars().take(100).collect()));
+            }
             None if looks_like_image => Self::manifest(bytes)?,
             None if probe.manifests.is_some() => Self::index(bytes)?,
             None => {

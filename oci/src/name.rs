@@ -22,7 +22,9 @@ pub struct ImageName {
 
 /// A text that is not an image name. The message says what to write instead.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("invalid image name {text:?}: {why}; write [registry/]repository[:tag][@digest], such as ubuntu:24.04")]
+#[error(
+    "invalid image name {text:?}: {why}; write [registry/]repository[:tag][@digest], such as ubuntu:24.04"
+)]
 pub struct InvalidName {
     /// What was given, cut after 128 characters.
     pub text: String,
@@ -79,11 +81,12 @@ impl ImageName {
     }
 
     fn from_reference(reference: &Reference) -> Result<Self, String> {
-        let digest = reference
-            .digest()
-            .map(str::parse::<Digest>)
-            .transpose()
-            .map_err(|error| error.to_string())?;
+        // The grammar takes a first part in capitals for a host, and the parser then takes it for a repository.
+        if reference.repository().chars().any(char::is_uppercase) {
+            return Err(ParseError::NameContainsUppercase.to_string());
+        }
+        let digest =
+            reference.digest().map(str::parse::<Digest>).transpose().map_err(|error| error.to_string())?;
         let mut canonical = format!("{}/{}", reference.registry(), reference.repository());
         let (registry_end, repository_end) = (reference.registry().len(), canonical.len());
         let tag = reference.tag().map(|tag| {
@@ -106,7 +109,10 @@ impl FromStr for ImageName {
     fn from_str(text: &str) -> Result<Self, InvalidName> {
         let invalid = |why: String| InvalidName { text: text.chars().take(128).collect(), why };
         if text.len() > MAX_LENGTH {
-            return Err(invalid(format!("it has {} characters, {MAX_LENGTH} at most are allowed", text.len())));
+            return Err(invalid(format!(
+                "it has {} characters, {MAX_LENGTH} at most are allowed",
+                text.len()
+            )));
         }
         let reference: Reference = text.parse().map_err(|error| invalid(explain(text, &error)))?;
         Self::from_reference(&reference).map_err(invalid)
@@ -197,6 +203,7 @@ mod tests {
         for (given, why) in [
             ("", "at least one component"),
             ("Ubuntu", "lowercase"),
+            ("Team/app", "lowercase"),
             ("https://quay.io/a", "no scheme"),
             ("a b", "white space"),
             ("ubuntu:", "invalid reference format"),
@@ -219,7 +226,7 @@ mod tests {
 
         #[test]
         fn the_canonical_form_is_a_fixed_point(
-            text in "([a-z]{1,5}(\\.[a-z]{2,3})?(:[1-9][0-9]{1,3})?/)?[a-z0-9]{1,8}(/[a-z0-9]{1,8})?(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,10})?"
+            text in "([a-zA-Z]{1,5}(\\.[a-z]{2,3})?(:[1-9][0-9]{1,3})?/)?[a-z0-9]{1,8}(/[a-z0-9]{1,8})?(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,10})?"
         ) {
             if let Ok(parsed) = text.parse::<ImageName>() {
                 prop_assert_eq!(&parsed, &parsed.as_str().parse::<ImageName>().unwrap());

@@ -71,6 +71,37 @@ impl Platform {
         ))
     }
 
+    /// The platform that an image's configuration names, if it names one. Artifacts name none.
+    /// (<https://github.com/opencontainers/image-spec/blob/main/config.md#properties>)
+    #[must_use]
+    pub fn of_config(config: &[u8]) -> Option<Self> {
+        #[derive(serde::Deserialize)]
+        struct Properties {
+            os: String,
+            architecture: String,
+            variant: Option<String>,
+        }
+        let found: Properties = serde_json::from_slice(config).ok()?;
+        let named = !found.os.is_empty() && !found.architecture.is_empty();
+        named.then(|| Self::normalised(&found.os, &found.architecture, found.variant.as_deref()))
+    }
+
+    /// The same as the OCI image specification's type.
+    #[must_use]
+    pub fn to_spec(&self) -> oci_spec::image::Platform {
+        let mut platform = oci_spec::image::Platform::default();
+        platform.set_os(self.os.as_str().into());
+        platform.set_architecture(self.architecture.as_str().into());
+        platform.set_variant(self.variant.clone());
+        platform
+    }
+
+    /// Whether a machine of this platform runs what was made for the other.
+    #[must_use]
+    pub fn runs(&self, other: &Self) -> bool {
+        self.rank(other).is_some()
+    }
+
     fn normalised(os: &str, architecture: &str, variant: Option<&str>) -> Self {
         let os = os.to_lowercase();
         let architecture = architecture.to_lowercase();
@@ -138,11 +169,14 @@ impl FromStr for Platform {
 
     fn from_str(text: &str) -> Result<Self, InvalidPlatform> {
         let word = |part: &str| {
-            !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'))
+            !part.is_empty()
+                && part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'))
         };
         let parts: Vec<&str> = text.split('/').collect();
         match parts.as_slice() {
-            [os, architecture, rest @ ..] if rest.len() < 2 && text.len() <= 64 && parts.iter().all(|p| word(p)) => {
+            [os, architecture, rest @ ..]
+                if rest.len() < 2 && text.len() <= 64 && parts.iter().all(|p| word(p)) =>
+            {
                 Ok(Self::normalised(os, architecture, rest.first().copied()))
             }
             _ => Err(InvalidPlatform(text.chars().take(64).collect())),
