@@ -1,1 +1,100 @@
-//! x
+//! A layer store in OCI image-layout form that many processes use at once and that no kill and no power cut harms.
+//!
+//! The folder is what the image specification describes
+//! (<https://github.com/opencontainers/image-spec/blob/main/image-layout.md>), so other tools read it as it stands:
+//!
+//! ```text
+//! oci-layout
+//! index.json                     one descriptor an image, that is, a name and a platform
+//! blobs/<algorithm>/<hex>
+//! .larder/lock                   the store's lock
+//! .larder/leases/                what running pulls need
+//! .larder/partial/               blobs in the making
+//! .larder/trash/                 collected blobs, on their way out
+//! ```
+//!
+//! # The way an image gets in
+//!
+//! [`Store::lease`] → [`Lease::protect`] the digests → [`Lease::ingest`] each, which gives a [`BlobWriter`] for those
+//! that are missing → [`Lease::commit`]. [`Store::remove`] takes the name away, [`Store::collect`] the blobs.
+//!
+//! All calls block, on the disk or on a lock; asynchronous programs make them where blocking is allowed.
+//!
+//! # Who waits for whom
+//!
+//! Locks are `flock`s, which the kernel drops when their owner dies.
+//!
+//! - Readers ([`Store::images`], [`Store::open_blob`], …) take no lock: `index.json` is replaced as a whole, and an
+//!   open file outlives its name. Who wants to read all of an image takes [`Store::hold`] first.
+//! - The store's lock, shared: taking a lease, and each [`Lease::protect`]. They wait for those that follow.
+//! - The store's lock, exclusive: the change of `index.json` at the end of a pull (milliseconds) and the part of a
+//!   collection that decides and renames.
+//! - A blob in the making is locked by its one writer. Nobody waits for it here; [`Ingest::Busy`] says so, and the
+//!   caller asks again.
+//!
+//! That a blob which a pull relies on is never collected follows from the order: the pull protects the digest while no
+//! collection runs, and then looks whether the blob is there. A collection before that has deleted the blob already,
+//! and the pull fetches it; one after that sees the lease.
+//!
+//! Other tools know nothing of these locks. They may read at any time; let them write when no collection can run.
+//!
+//! # A kill
+//!
+//! What is at a blob's name has its digest: only [`BlobWriter::finish`] renames a file to it, after hashing every byte.
+//! Bytes are handed to the kernel as they arrive, so a blob in the making loses none of them, and its lease, which
+//! stays, keeps them until the next try. `index.json` is the old one or the new one.
+//!
+//! # A power cut
+//!
+//! The kernel writes data and names in an order of its own, unless told otherwise. So: a blob's data is synced before
+//! the rename that names it, hence a name never stands for fewer bytes. Its folder is synced by the commit, before
+//! `index.json` is written, hence the index never names what the disk does not have; until then, the worst is that
+//! the finished blob is again a blob in the making, to be hashed and named anew. The new index is synced before it
+//! replaces the old one, and the root folder after that, hence a commit that returned stays. Collection deletes only
+//! afterwards. A blob in the making may hold anything after a power cut; since its bytes are hashed when they are
+//! taken up again, the worst is a [`StoreError::DigestMismatch`] that says `resumed`, upon which the blob is fetched
+//! anew. Verifying all blobs after an unclean boot would be the other way; it reads the whole store, and it can only
+//! tell that an image was lost, not keep it.
+
+#![forbid(unsafe_code)]
+
+mod blob;
+mod collect;
+mod error;
+mod image;
+mod index;
+mod layout;
+mod lease;
+mod lock;
+
+use std::{path::Path, sync::Arc};
+
+pub use blob::{BlobState, BlobWriter, Ingest};
+pub use collect::{CollectOptions, Collected};
+pub use error::{Category, StoreError};
+pub use image::{Claim, NewImage, StoredImage};
+pub use larder_oci::ImageKey;
+pub use lease::Lease;
+
+use error::Result;
+use layout::Layout;
+
+/// A handle to a store; clones are the same store.
+#[derive(Debug, Clone)]
+pub struct Store {
+    layout: Arc<Layout>,
+}
+
+impl Store {
+    /// Opens the store in the folder `root`, and makes one if the folder is empty or missing. Refuses a folder that
+    /// holds something else. A layout made by other tools is taken as it is.
+    pub fn open(root: &Path) -> Result<Self> {
+        Ok(Self { layout: Arc::new(Layout::open(root)?) })
+    }
+
+    /// The folder.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        self.layout.root()
+    }
+}

@@ -1,0 +1,347 @@
+//! Blobs: reading them, and writing them so that a name is proof of content.
+
+use std::{
+    fmt,
+    fs::{self, File, OpenOptions},
+    io::{self, Read, Seek, SeekFrom, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
+
+use larder_oci::{Digest, Hasher};
+
+use crate::{
+    Lease, Store,
+    error::{Result, StoreError, found},
+    layout::{make_dir, remove_file},
+    lock::{ExclusiveLock, same_file, try_lock},
+};
+
+/// How much is read at a time when a blob is hashed.
+const HASH_BUFFER: usize = 1 << 20;
+
+/// The answer to a wish to write a blob.
+#[derive(Debug)]
+pub enum Ingest {
+    /// The store has the blob: nothing to do.
+    Present,
+    /// Someone else, in this process or another, is writing it. Ask again in a moment (50 ms is a good one): the
+    /// answer will be `Present` when they are done, or `Write` with what they leave when they give up or die.
+    Busy,
+    /// It is the caller's to write.
+    Write(BlobWriter),
+}
+
+/// What is known of a blob after reading all of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BlobState {
+    /// It is not there.
+    Absent,
+    /// It is there and has its digest.
+    Intact,
+    /// It is there and does not have its digest: the disk or another program damaged it.
+    Damaged,
+}
+
+impl Store {
+    /// Where a blob is or would be.
+    #[must_use]
+    pub fn blob_path(&self, digest: &Digest) -> PathBuf {
+        self.layout.blob(digest)
+    }
+
+    /// A blob's size in bytes, if it is there.
+    ///
+    /// Without a lease that protects the blob, a collection may take it the moment after.
+    pub fn blob_size(&self, digest: &Digest) -> Result<Option<u64>> {
+        let path = self.layout.blob(digest);
+        match found(fs::symlink_metadata(&path)).map_err(StoreError::io("look at", &path))? {
+            Some(metadata) if !metadata.is_file() => Err(StoreError::Corrupt {
+                path,
+                why: "it is not a regular file".to_owned(),
+                advice: "remove it; what needs the blob will fetch it again",
+            }),
+            other => Ok(other.map(|metadata| metadata.len())),
+        }
+    }
+
+    /// How many bytes of an unfinished blob are there to go on from.
+    pub fn partial_size(&self, digest: &Digest) -> Result<u64> {
+        let path = self.layout.partial(digest);
+        let metadata = found(fs::symlink_metadata(&path)).map_err(StoreError::io("look at", &path))?;
+        Ok(metadata.map_or(0, |metadata| metadata.len()))
+    }
+
+    /// Opens a blob for reading. The file stays readable even if it is collected meanwhile.
+    pub fn open_blob(&self, digest: &Digest) -> Result<File> {
+        let path = self.layout.blob(digest);
+        found(File::open(&path)).map_err(StoreError::io("open", &path))?.ok_or_else(|| self.not_found(digest))
+    }
+
+    /// Reads a blob of at most `max` bytes into memory and checks it against its digest.
+    pub fn read_blob(&self, digest: &Digest, max: u64) -> Result<Vec<u8>> {
+        let path = self.layout.blob(digest);
+        let size = self.blob_size(digest)?.ok_or_else(|| self.not_found(digest))?;
+        if size > max {
+            return Err(StoreError::TooLarge { digest: digest.clone(), size, max });
+        }
+        let mut bytes = Vec::new();
+        self.open_blob(digest)?.take(max).read_to_end(&mut bytes).map_err(StoreError::io("read", &path))?;
+        if digest.matches(&bytes) { Ok(bytes) } else { Err(self.damaged(digest)) }
+    }
+
+    /// Reads a whole blob and compares it with its digest.
+    pub fn check_blob(&self, digest: &Digest) -> Result<BlobState> {
+        let mut file = match self.open_blob(digest) {
+            Err(StoreError::NotFound { .. }) => return Ok(BlobState::Absent),
+            other => other?,
+        };
+        let mut hasher = Hasher::new(digest.algorithm());
+        hash_rest(&mut file, &mut hasher).map_err(StoreError::io("read", &self.layout.blob(digest)))?;
+        Ok(if hasher.finish() == *digest { BlobState::Intact } else { BlobState::Damaged })
+    }
+
+    /// Removes a blob that does not have its digest, so that it can be fetched again, and says in which state it was.
+    pub fn discard_damaged(&self, digest: &Digest) -> Result<BlobState> {
+        let state = self.check_blob(digest)?;
+        if state != BlobState::Damaged {
+            return Ok(state);
+        }
+        let _lock = ExclusiveLock::take(&self.layout)?;
+        // Someone may have replaced it while we waited.
+        let state = self.check_blob(digest)?;
+        if state == BlobState::Damaged {
+            remove_file(&self.layout.blob(digest))?;
+        }
+        Ok(state)
+    }
+
+    /// Writes a small blob that is at hand, such as a manifest. The lease must protect it.
+    ///
+    /// Never waits for another writer of the same blob, and mends a blob that is there and damaged.
+    pub fn put_blob(&self, lease: &Lease, digest: &Digest, bytes: &[u8]) -> Result<()> {
+        lease.must_protect(digest)?;
+        let size = bytes.len() as u64;
+        if self.blob_size(digest)? == Some(size) && self.check_blob(digest)? == BlobState::Intact {
+            return Ok(());
+        }
+        loop {
+            let name = format!("{}.{:016x}", digest.hex(), fastrand::u64(..));
+            let path = self.layout.partial(digest).with_file_name(name);
+            if let Some(file) = self.lock_partial(digest, &path)? {
+                let mut writer = BlobWriter::new(self, file, path, digest, size)?;
+                writer.write(bytes)?;
+                return writer.finish();
+            }
+        }
+    }
+
+    pub(crate) fn not_found(&self, digest: &Digest) -> StoreError {
+        StoreError::NotFound { digest: digest.clone(), root: self.root().to_owned() }
+    }
+
+    fn damaged(&self, digest: &Digest) -> StoreError {
+        StoreError::Corrupt {
+            path: self.layout.blob(digest),
+            why: "its content does not have the digest that is its name".to_owned(),
+            advice: "remove it; what needs the blob will fetch it again",
+        }
+    }
+
+    /// Whether the blob is there. One whose size is not the expected one is either damaged and counts as absent, or
+    /// it is the descriptor that lies.
+    fn has(&self, digest: &Digest, expected: u64) -> Result<bool> {
+        match self.blob_size(digest)? {
+            Some(actual) if actual == expected => Ok(true),
+            Some(actual) if self.check_blob(digest)? == BlobState::Intact => {
+                Err(StoreError::SizeMismatch { digest: digest.clone(), expected, actual })
+            }
+            None | Some(_) => Ok(false),
+        }
+    }
+
+    /// Opens the file of a blob in the making and becomes its one writer; `None` if someone else is.
+    fn lock_partial(&self, digest: &Digest, path: &Path) -> Result<Option<File>> {
+        make_dir(&self.layout.partials().join(digest.algorithm_name()), 0o700)?;
+        loop {
+            let file = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                // The mode that it will have as a blob; the folder keeps others out until then.
+                .mode(0o644)
+                .open(path)
+                .map_err(StoreError::io("create", path))?;
+            if !try_lock(&file).map_err(StoreError::io("lock", path))? {
+                return Ok(None);
+            }
+            // Else its writer has finished, or it was collected, after we had opened it. If finished, what we hold is
+            // the blob itself: not to be touched.
+            if same_file(&file, path).map_err(StoreError::io("look at", path))? {
+                return Ok(Some(file));
+            }
+        }
+    }
+}
+
+impl Lease {
+    /// Asks to write a blob of `size` bytes. The lease must protect it ([`Lease::protect`]).
+    ///
+    /// Bytes that an earlier try left are read and hashed again before this returns.
+    pub fn ingest(&self, digest: &Digest, size: u64) -> Result<Ingest> {
+        self.must_protect(digest)?;
+        self.touch();
+        let store = self.store();
+        if store.has(digest, size)? {
+            return Ok(Ingest::Present);
+        }
+        let path = store.layout.partial(digest);
+        let Some(file) = store.lock_partial(digest, &path)? else { return Ok(Ingest::Busy) };
+        // The former writer may have finished between the two steps above.
+        if store.has(digest, size)? {
+            remove_file(&path)?;
+            return Ok(Ingest::Present);
+        }
+        BlobWriter::new(store, file, path, digest, size).map(Ingest::Write)
+    }
+}
+
+/// Writes one blob. Bytes are hashed as they arrive, and only [`BlobWriter::finish`] gives the file the blob's name.
+///
+/// Nothing is held back in memory: after each write the bytes are the kernel's, and a kill loses none of them.
+/// Dropped unfinished, the bytes stay for the next try.
+#[derive(Debug)]
+pub struct BlobWriter {
+    store: Store,
+    /// Its lock makes this the blob's one writer.
+    file: File,
+    path: PathBuf,
+    digest: Digest,
+    size: u64,
+    offset: u64,
+    resumed: bool,
+    hasher: HasherState,
+}
+
+/// Keeps the hasher out of `Debug`.
+struct HasherState(Box<Hasher>);
+
+impl fmt::Debug for HasherState {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Hasher")
+    }
+}
+
+impl BlobWriter {
+    fn new(store: &Store, file: File, path: PathBuf, digest: &Digest, size: u64) -> Result<Self> {
+        let hasher = HasherState(Box::new(Hasher::new(digest.algorithm())));
+        let (store, digest) = (store.clone(), digest.clone());
+        let mut writer = Self { store, file, path, digest, size, offset: 0, resumed: false, hasher };
+        let there = writer.file.metadata().map_err(StoreError::io("look at", &writer.path))?.len();
+        if there > size {
+            writer.restart()?;
+        } else if there > 0 {
+            let read = hash_rest(&mut writer.file, &mut writer.hasher.0);
+            writer.offset = read.map_err(StoreError::io("read", &writer.path))?;
+            writer.resumed = true;
+        }
+        Ok(writer)
+    }
+
+    /// The blob's digest.
+    #[must_use]
+    pub fn digest(&self) -> &Digest {
+        &self.digest
+    }
+
+    /// The size in bytes that the blob will have.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// How many bytes are there. The next ones to write are those that follow.
+    #[must_use]
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// Appends the next bytes. More than the blob's size is refused, and then none of them are written.
+    pub fn write(&mut self, mut bytes: &[u8]) -> Result<()> {
+        let actual = self.offset.saturating_add(bytes.len() as u64);
+        if actual > self.size {
+            return Err(StoreError::SizeMismatch {
+                digest: self.digest.clone(),
+                expected: self.size,
+                actual,
+            });
+        }
+        // What was written is hashed even if a later part is not, so that hash and file stay together.
+        while !bytes.is_empty() {
+            match self.file.write(bytes) {
+                Ok(0) => return Err(StoreError::io("write", &self.path)(io::ErrorKind::WriteZero.into())),
+                Ok(written) => {
+                    let (done, rest) = bytes.split_at(written);
+                    self.hasher.0.update(done);
+                    self.offset += done.len() as u64;
+                    bytes = rest;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(StoreError::io("write", &self.path)(error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets all bytes, for sources that cannot go on from an offset.
+    pub fn restart(&mut self) -> Result<()> {
+        let empty = |file: &mut File| -> io::Result<()> {
+            file.set_len(0)?;
+            file.seek(SeekFrom::Start(0)).map(drop)
+        };
+        empty(&mut self.file).map_err(StoreError::io("empty", &self.path))?;
+        self.hasher = HasherState(Box::new(Hasher::new(self.digest.algorithm())));
+        self.offset = 0;
+        self.resumed = false;
+        Ok(())
+    }
+
+    /// Checks size and digest, and gives the file its name.
+    ///
+    /// Too few bytes are an error, and they stay for the next try. With the wrong digest they are deleted. The
+    /// content is on the disk before it gets the name; the name itself is when the image is committed.
+    pub fn finish(self) -> Result<()> {
+        let Self { store, file, path, digest, size, offset, resumed, hasher } = self;
+        if offset != size {
+            return Err(StoreError::SizeMismatch { digest, expected: size, actual: offset });
+        }
+        let actual = hasher.0.finish();
+        if actual != digest {
+            remove_file(&path)?;
+            return Err(StoreError::DigestMismatch { expected: digest, actual, resumed });
+        }
+        file.sync_data().map_err(StoreError::io("sync", &path))?;
+        make_dir(&store.layout.blob_folder(&digest), 0o755)?;
+        let blob = store.layout.blob(&digest);
+        fs::rename(&path, &blob).map_err(StoreError::io("name", &blob))
+        // Only here does `file` go, and with it the lock.
+    }
+}
+
+/// Hashes from the file's position to its end; returns the number of bytes.
+fn hash_rest(file: &mut File, hasher: &mut Hasher) -> io::Result<u64> {
+    let mut buffer = vec![0; HASH_BUFFER];
+    let mut total = 0;
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) => return Ok(total),
+            Ok(length) => {
+                hasher.update(&buffer[..length]);
+                total += length as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
