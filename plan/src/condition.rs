@@ -55,7 +55,8 @@ pub fn shorten(message: &str) -> String {
     if message.len() <= MAX_MESSAGE {
         return message.to_owned();
     }
-    let end = (0..=MAX_MESSAGE - '…'.len_utf8()).rev().find(|&end| message.is_char_boundary(end)).unwrap_or(0);
+    let end =
+        (0..=MAX_MESSAGE - '…'.len_utf8()).rev().find(|&end| message.is_char_boundary(end)).unwrap_or(0);
     format!("{}…", &message[..end])
 }
 

@@ -7,4 +7,12 @@
 #![forbid(unsafe_code)]
 
 pub mod condition;
+mod desired;
+pub mod index;
 pub mod node;
+pub mod object;
+mod status;
+pub mod validate;
+mod verdict;
+
+pub use index::{Index, Key};

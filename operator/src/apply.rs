@@ -1,0 +1,162 @@
+//! Writes to the API server, all of them server-side applies or deletions with preconditions.
+
+use std::time::Duration;
+
+use kube::{
+    Api, Client,
+    api::{DeleteParams, Patch, PatchParams, Preconditions},
+};
+use larder_crds::{GROUP, ImageCacheStatus, NodeImageCacheSpec, OPERATOR_FIELD_MANAGER};
+use larder_plan::object::{CacheObject, NodeCacheObject};
+use serde_json::{Value, json};
+
+use crate::{
+    explain,
+    object::{RawImageCache, RawNodeImageCache},
+};
+
+/// A write that takes longer has failed: a dead connection must not keep a worker.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A write that did not succeed.
+#[derive(Debug, thiserror::Error)]
+#[error("{action} {kind} {name}: {cause}")]
+pub(crate) struct ApplyError {
+    action: &'static str,
+    kind: &'static str,
+    name: String,
+    cause: Cause,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Cause {
+    #[error("{}", explain(.0))]
+    Client(kube::Error),
+    #[error("no answer from the API server within {} seconds", TIMEOUT.as_secs())]
+    Timeout,
+}
+
+/// What kind of failure it is: what a person would do about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Category {
+    /// The object changed or went meanwhile. The watch brings what it is now; there is nothing to do.
+    Conflict,
+    /// The API server will not have this object.
+    Invalid,
+    /// The operator lacks a right.
+    Forbidden,
+    /// The API server cannot answer now.
+    Unavailable,
+}
+
+impl Category {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Conflict => "conflict",
+            Self::Invalid => "invalid",
+            Self::Forbidden => "forbidden",
+            Self::Unavailable => "unavailable",
+        }
+    }
+}
+
+impl ApplyError {
+    pub fn category(&self) -> Category {
+        match &self.cause {
+            Cause::Client(kube::Error::Api(status)) => match status.code {
+                404 | 409 => Category::Conflict,
+                400 | 413 | 422 => Category::Invalid,
+                401 | 403 => Category::Forbidden,
+                _ => Category::Unavailable,
+            },
+            Cause::Client(_) | Cause::Timeout => Category::Unavailable,
+        }
+    }
+}
+
+/// Applies the `NodeImageCache` of a node: its owner and its specification.
+///
+/// With `uid`, only if it is still that object: one that was deleted meanwhile is not to come back with an old plan.
+pub(crate) async fn node_cache(
+    client: &Client,
+    node: &str,
+    node_uid: &str,
+    uid: Option<&str>,
+    spec: &NodeImageCacheSpec,
+) -> Result<NodeCacheObject, ApplyError> {
+    let mut metadata = json!({
+        "name": node,
+        // As kubelet's own Lease has it: garbage goes with the node, and nothing waits for it.
+        "ownerReferences": [{"apiVersion": "v1", "kind": "Node", "name": node, "uid": node_uid}],
+    });
+    if let Some(uid) = uid {
+        metadata["uid"] = uid.into();
+    }
+    let patch = body("NodeImageCache", metadata, "spec", whole(json!(spec), &["images", "released"]));
+    let api: Api<RawNodeImageCache> = Api::all(client.clone());
+    let parameters = parameters();
+    let applied = api.patch(node, &parameters, &patch);
+    attempt("applying", ("NodeImageCache", node), applied).await.map(NodeCacheObject::from)
+}
+
+/// Deletes a `NodeImageCache`, if it is still this object in this version.
+pub(crate) async fn delete_node_cache(
+    client: &Client,
+    node: &str,
+    uid: String,
+    resource_version: Option<String>,
+) -> Result<(), ApplyError> {
+    let api: Api<RawNodeImageCache> = Api::all(client.clone());
+    let parameters =
+        DeleteParams::background().preconditions(Preconditions { uid: Some(uid), resource_version });
+    attempt("deleting", ("NodeImageCache", node), api.delete(node, &parameters)).await.map(drop)
+}
+
+/// Applies the status of an `ImageCache`, if it is still the object with this UID.
+pub(crate) async fn cache_status(
+    client: &Client,
+    name: &str,
+    uid: &str,
+    status: &ImageCacheStatus,
+) -> Result<CacheObject, ApplyError> {
+    let status = whole(json!(status), &["images", "failures"]);
+    let patch = body("ImageCache", json!({"name": name, "uid": uid}), "status", status);
+    let api: Api<RawImageCache> = Api::all(client.clone());
+    let parameters = parameters();
+    let applied = api.patch_status(name, &parameters, &patch);
+    attempt("applying the status of", ("ImageCache", name), applied).await.map(CacheObject::from)
+}
+
+fn parameters() -> PatchParams {
+    PatchParams::apply(OPERATOR_FIELD_MANAGER).force()
+}
+
+fn body(kind: &str, metadata: Value, field: &str, value: Value) -> Patch<Value> {
+    let mut object = json!({"apiVersion": format!("{GROUP}/v1alpha1"), "kind": kind});
+    object["metadata"] = metadata;
+    object[field] = value;
+    Patch::Apply(object)
+}
+
+/// Says empty lists where the types leave them out. What an apply does not name stays as somebody else wrote it.
+fn whole(mut object: Value, lists: &[&str]) -> Value {
+    for &list in lists {
+        if object[list].is_null() {
+            object[list] = json!([]);
+        }
+    }
+    object
+}
+
+async fn attempt<T>(
+    action: &'static str,
+    (kind, name): (&'static str, &str),
+    request: impl Future<Output = Result<T, kube::Error>>,
+) -> Result<T, ApplyError> {
+    let cause = match tokio::time::timeout(TIMEOUT, request).await {
+        Ok(Ok(answer)) => return Ok(answer),
+        Ok(Err(error)) => Cause::Client(error),
+        Err(_) => Cause::Timeout,
+    };
+    Err(ApplyError { action, kind, name: name.to_owned(), cause })
+}

@@ -1,0 +1,208 @@
+//! A work queue of keys.
+//!
+//! Level-triggered: a key in it means "look again", however often it was added. One worker a key at a time; a key that
+//! is added while it is worked on comes up again. Two runs of one key are a minimum spacing apart. A key whose work
+//! fails comes up again after a capped, jittered, growing delay, which a success resets and a new change cuts short.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    hash::Hash,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
+use tokio::{
+    sync::Notify,
+    task::{JoinError, JoinSet},
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+
+/// The first retry comes after this, up to twice as long with jitter.
+const FIRST_RETRY: Duration = Duration::from_millis(200);
+/// Retries are no further apart than this, up to twice as long with jitter.
+const LAST_RETRY: Duration = Duration::from_secs(30);
+/// How long work under way may go on after the shutdown.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// How work on a key ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Done,
+    Retry,
+}
+
+/// A queue of keys, filled from anywhere and worked off by one [`Queue::run`].
+pub(crate) struct Queue<K> {
+    state: Mutex<State<K>>,
+    changed: Notify,
+    spacing: fn(&K) -> Duration,
+}
+
+struct State<K> {
+    entries: HashMap<K, Entry>,
+    /// In order of time, then of arrival.
+    due: BTreeMap<Place, K>,
+    arrivals: u64,
+}
+
+type Place = (Instant, u64);
+
+/// A key that waits, is worked on, or rests until its spacing is over and it can be forgotten.
+struct Entry {
+    wanted: bool,
+    /// Where it stands in `due`; nowhere while it is worked on.
+    place: Option<Place>,
+    not_before: Instant,
+    retries: Option<ExponentialBackoff>,
+}
+
+impl<K: Clone + Eq + Hash + Send + 'static> Queue<K> {
+    /// An empty queue. `spacing` is how far apart two runs of a key are at least.
+    pub fn new(spacing: fn(&K) -> Duration) -> Self {
+        let state = State { entries: HashMap::new(), due: BTreeMap::new(), arrivals: 0 };
+        Self { state: Mutex::new(state), changed: Notify::new(), spacing }
+    }
+
+    /// Has these keys looked at, now or as soon as their spacing allows.
+    pub fn add(&self, keys: impl IntoIterator<Item = K>) {
+        let now = Instant::now();
+        let mut state = self.state();
+        for key in keys {
+            state.add(key, now);
+        }
+        drop(state);
+        self.changed.notify_one();
+    }
+
+    /// Works the queue off, `limit` keys at a time, until the shutdown; then finishes what is under way.
+    pub async fn run<F>(&self, limit: usize, shutdown: &CancellationToken, work: impl Fn(K) -> F)
+    where
+        F: Future<Output = Outcome> + Send + 'static,
+    {
+        let mut running = JoinSet::new();
+        loop {
+            while running.len() < limit
+                && let Some(key) = self.take()
+            {
+                let future = work(key.clone());
+                running.spawn(async move { (key, future.await) });
+            }
+            let wake = if running.len() < limit { self.state().next() } else { None };
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                Some(ended) = running.join_next() => self.settle(ended),
+                () = self.changed.notified() => {}
+                () = sleep_until(wake) => {}
+            }
+        }
+        let drained = tokio::time::timeout(GRACE, async { while running.join_next().await.is_some() {} });
+        if drained.await.is_err() {
+            tracing::warn!(
+                "writes that did not end within {} s after the shutdown were given up",
+                GRACE.as_secs()
+            );
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State<K>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self) -> Option<K> {
+        self.state().take(Instant::now(), self.spacing)
+    }
+
+    fn settle(&self, ended: Result<(K, Outcome), JoinError>) {
+        match ended {
+            Ok((key, outcome)) => self.state().settle(key, outcome, Instant::now()),
+            // A defect: the process ends, and starts anew from what the API server knows.
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Err(error) => tracing::error!("work was cancelled: {error}"),
+        }
+    }
+}
+
+impl<K: Clone + Eq + Hash> State<K> {
+    fn add(&mut self, key: K, now: Instant) {
+        let Some(entry) = self.entries.get_mut(&key) else {
+            let entry = Entry { wanted: true, place: None, not_before: now, retries: None };
+            self.entries.insert(key.clone(), entry);
+            return self.put(key, now);
+        };
+        entry.wanted = true;
+        let at = entry.not_before.max(now);
+        if entry.place.is_some_and(|(planned, _)| at < planned) {
+            self.put(key, at);
+        }
+    }
+
+    /// Gives the key a place, and gives up the one it had.
+    fn put(&mut self, key: K, at: Instant) {
+        self.arrivals += 1;
+        let place = (at, self.arrivals);
+        if let Some(entry) = self.entries.get_mut(&key)
+            && let Some(former) = entry.place.replace(place)
+        {
+            self.due.remove(&former);
+        }
+        self.due.insert(place, key);
+    }
+
+    fn next(&self) -> Option<Instant> {
+        self.due.first_key_value().map(|((at, _), _)| *at)
+    }
+
+    /// The first key that is due. Keys that only rested are forgotten on the way.
+    fn take(&mut self, now: Instant, spacing: fn(&K) -> Duration) -> Option<K> {
+        while self.next().is_some_and(|at| at <= now) {
+            let (_, key) = self.due.pop_first()?;
+            match self.entries.get_mut(&key) {
+                Some(entry) if entry.wanted => {
+                    entry.wanted = false;
+                    entry.place = None;
+                    entry.not_before = now + spacing(&key);
+                    return Some(key);
+                }
+                _ => self.entries.remove(&key),
+            };
+        }
+        None
+    }
+
+    fn settle(&mut self, key: K, outcome: Outcome, now: Instant) {
+        let Some(entry) = self.entries.get_mut(&key) else { return };
+        let delay = match outcome {
+            Outcome::Done => {
+                entry.retries = None;
+                Duration::ZERO
+            }
+            Outcome::Retry => {
+                entry.wanted = true;
+                entry.retries.get_or_insert_with(retries).next().unwrap_or(LAST_RETRY)
+            }
+        };
+        let at = (now + delay).max(entry.not_before);
+        self.put(key, at);
+    }
+}
+
+fn retries() -> ExponentialBackoff {
+    ExponentialBuilder::new()
+        .with_min_delay(FIRST_RETRY)
+        .with_max_delay(LAST_RETRY)
+        .with_jitter()
+        .without_max_times()
+        .build()
+}
+
+async fn sleep_until(wake: Option<Instant>) {
+    match wake {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,137 @@
+//! (all `ImageCache`s, one node) → what the node is to hold.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use larder_crds::{DeletionPolicy, NodeImage, NodeImageCacheSpec, PullPolicy, ReleasedImage, WantedBy};
+
+use crate::{
+    index::{Cache, Labels, NodeCache, State},
+    validate::Target,
+};
+
+/// All `ImageCache`s: those that exist, and what is remembered of those that are gone while a node still names them.
+#[derive(Debug, Default)]
+pub(crate) struct Caches {
+    /// By name.
+    pub present: BTreeMap<String, Cache>,
+    /// By UID. A node's specification says what a cache's deletion policy was when that was last written. The
+    /// object as it was last seen knows better: somebody may set Retain and delete it in the next moment.
+    pub departed: HashMap<String, Cache>,
+}
+
+impl Caches {
+    /// Whether a claim stands although it cannot be checked: its cache exists and is unusable as it is. Nothing is
+    /// taken off a node because somebody made a typing error.
+    fn keeps(&self, claim: &WantedBy) -> bool {
+        self.present.get(&claim.name).is_some_and(|cache| {
+            cache.uid == claim.uid && !cache.deleting && matches!(cache.state, State::Broken(_))
+        })
+    }
+
+    /// Whether the cache that made this claim is gone, and meant its images to stay.
+    fn leaves_behind(&self, claim: &WantedBy, target: &Target, labels: &Labels) -> bool {
+        let gone = match self.present.get(&claim.name) {
+            Some(cache) if cache.uid == claim.uid && !cache.deleting => return false,
+            Some(cache) if cache.uid == claim.uid => Some(cache),
+            _ => self.departed.get(&claim.uid),
+        };
+        match gone.map(|cache| &cache.state) {
+            // An image that it had taken out of its list, or off this node, before it went is not left behind.
+            Some(State::Valid(valid)) => {
+                valid.deletion_policy() == DeletionPolicy::Retain
+                    && valid.matches(labels)
+                    && valid.wants(target)
+            }
+            Some(State::Broken(_)) | None => claim.deletion_policy == DeletionPolicy::Retain,
+        }
+    }
+}
+
+/// What a node with these labels is to hold. `current` is its `NodeImageCache`, if it has one.
+///
+/// The plan is a fixed point: applied, and planned again, it is the same.
+pub(crate) fn spec(caches: &Caches, labels: &Labels, current: Option<&NodeCache>) -> NodeImageCacheSpec {
+    let previous = current.and_then(|current| current.spec.as_ref());
+    let mut wanted: BTreeMap<Target, NodeImage> = BTreeMap::new();
+    for (name, cache) in &caches.present {
+        let Some(valid) = cache.active() else { continue };
+        if !valid.matches(labels) {
+            continue;
+        }
+        for image in valid.images() {
+            let entry = entry(&mut wanted, image.target.clone());
+            entry.pull_policy = entry.pull_policy.max(image.pull_policy);
+            entry.wanted_by.push(WantedBy {
+                name: name.clone(),
+                uid: cache.uid.clone(),
+                deletion_policy: valid.deletion_policy(),
+            });
+        }
+    }
+    for image in previous.iter().flat_map(|spec| &spec.images) {
+        for claim in image.wanted_by.iter().filter(|claim| caches.keeps(claim)) {
+            let entry = entry(&mut wanted, Target::from(image));
+            entry.pull_policy = entry.pull_policy.max(image.pull_policy);
+            entry.wanted_by.push(claim.clone());
+        }
+    }
+    remember_promises(caches, labels, previous, &mut wanted);
+    let released = released(caches, labels, current, &wanted);
+    let mut images: Vec<NodeImage> = wanted.into_values().collect();
+    for image in &mut images {
+        image.wanted_by.sort();
+        image.wanted_by.dedup();
+    }
+    NodeImageCacheSpec { images, released }
+}
+
+fn entry(wanted: &mut BTreeMap<Target, NodeImage>, target: Target) -> &mut NodeImage {
+    let new = NodeImage {
+        image: target.image.clone(),
+        platform: target.platform.clone(),
+        pull_policy: PullPolicy::default(),
+        wanted_by: Vec::new(),
+    };
+    wanted.entry(target).or_insert(new)
+}
+
+/// A deleted cache's wish to leave its images behind must hold when the next cache that wants them goes as well: which
+/// of two caches is deleted first makes no difference. So one such claim stays on an image that others want, unless
+/// a cache of the same name took it over.
+fn remember_promises(
+    caches: &Caches,
+    labels: &Labels,
+    previous: Option<&NodeImageCacheSpec>,
+    wanted: &mut BTreeMap<Target, NodeImage>,
+) {
+    for image in previous.iter().flat_map(|spec| &spec.images) {
+        let target = Target::from(image);
+        let Some(entry) = wanted.get_mut(&target) else { continue };
+        let promise = image.wanted_by.iter().find(|claim| {
+            let taken_over = entry.wanted_by.iter().any(|now| now.name == claim.name);
+            !taken_over && caches.leaves_behind(claim, &target, labels)
+        });
+        entry.wanted_by.extend(promise.cloned());
+    }
+}
+
+/// The images that nobody wants any more and that are to stay.
+fn released(
+    caches: &Caches,
+    labels: &Labels,
+    current: Option<&NodeCache>,
+    wanted: &BTreeMap<Target, NodeImage>,
+) -> Vec<ReleasedImage> {
+    let Some((current, spec)) = current.and_then(|current| Some((current, current.spec.as_ref()?))) else {
+        return Vec::new();
+    };
+    let left = spec.images.iter().filter_map(|image| {
+        let target = Target::from(image);
+        image.wanted_by.iter().any(|claim| caches.leaves_behind(claim, &target, labels)).then_some(target)
+    });
+    // What the agent has taken up, it has given up its claim on: the entry has served.
+    let waiting = spec.released.iter().filter(|_| !current.is_taken_up()).map(Target::from);
+    let released: BTreeSet<Target> =
+        left.chain(waiting).filter(|target| !wanted.contains_key(target)).collect();
+    released.into_iter().map(ReleasedImage::from).collect()
+}

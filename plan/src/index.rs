@@ -1,0 +1,453 @@
+//! Everything that the operator's three watches have shown, and what each change means.
+//!
+//! The index answers two questions: what has to be looked at again after a change (the [`Key`]s that each method
+//! returns), and what is then to be done about it ([`Index::plan_node`], [`Index::plan_status`]). It can only be made
+//! from three complete lists: planning from a part would take every `ImageCache` not yet listed for a deleted one.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use jiff::Timestamp;
+use larder_crds::{ImageCacheStatus, NodeImageCacheSpec, NodeImageStatus};
+
+use crate::{
+    desired::{self, Caches},
+    object::{CacheObject, NodeCacheObject, NodeObject, is_older},
+    status,
+    validate::{Target, ValidCache, describe},
+};
+
+pub(crate) type Labels = BTreeMap<String, String>;
+
+/// What may have to change: one object, written by one reconcile.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Key {
+    /// The `NodeImageCache` of the node of this name.
+    Node(String),
+    /// The status of the `ImageCache` of this name.
+    Cache(String),
+}
+
+/// The keys that a change made dirty.
+pub type Dirty = BTreeSet<Key>;
+
+/// What to do about a node's `NodeImageCache`.
+#[derive(Debug, Clone, PartialEq)]
+pub enum NodeAction {
+    /// Apply it.
+    Apply {
+        /// The UID of the Node that is to own it.
+        node_uid: String,
+        /// Its own UID; absent where it does not exist yet.
+        uid: Option<String>,
+        /// Its specification.
+        spec: NodeImageCacheSpec,
+    },
+    /// Delete it, if it is still this very object: its Node is gone.
+    Delete {
+        /// Its UID.
+        uid: String,
+        /// Its resource version.
+        resource_version: Option<String>,
+    },
+}
+
+/// A status to apply.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StatusAction {
+    /// The UID of the `ImageCache`.
+    pub uid: String,
+    /// The status.
+    pub status: ImageCacheStatus,
+}
+
+/// What an `ImageCache` asks for.
+#[derive(Debug, PartialEq)]
+pub(crate) enum State {
+    Valid(ValidCache),
+    /// It cannot be used, for the reason given.
+    Broken(String),
+}
+
+#[derive(Debug)]
+pub(crate) struct Cache {
+    pub uid: String,
+    resource_version: Option<String>,
+    pub generation: Option<i64>,
+    pub deleting: bool,
+    pub state: State,
+    pub status: ImageCacheStatus,
+}
+
+impl Cache {
+    fn new(object: CacheObject) -> Self {
+        let state = match object.spec.map(|spec| ValidCache::new(&spec)) {
+            Ok(Ok(valid)) => State::Valid(valid),
+            Ok(Err(problems)) => State::Broken(describe(&problems)),
+            Err(why) => State::Broken(format!("The specification cannot be read: {why}")),
+        };
+        Self {
+            uid: object.uid,
+            resource_version: object.resource_version,
+            generation: object.generation,
+            deleting: object.deleting,
+            state,
+            status: object.status,
+        }
+    }
+
+    /// What it asks for, if it can be used and is to stay.
+    pub fn active(&self) -> Option<&ValidCache> {
+        match &self.state {
+            State::Valid(valid) if !self.deleting => Some(valid),
+            _ => None,
+        }
+    }
+
+    /// Whether a node counts among those that it selects: with a selector by the labels, without by its agent.
+    pub fn selects(&self, labels: &Labels, node_cache: Option<&NodeCache>) -> bool {
+        self.active().is_some_and(|valid| {
+            valid.matches(labels) && (valid.has_selector() || node_cache.is_some_and(|cache| cache.has_agent))
+        })
+    }
+}
+
+#[derive(Debug)]
+struct Node {
+    uid: String,
+    labels: Labels,
+}
+
+#[derive(Debug)]
+pub(crate) struct NodeCache {
+    uid: String,
+    resource_version: Option<String>,
+    generation: Option<i64>,
+    observed_generation: Option<i64>,
+    deleting: bool,
+    node_uids: Vec<String>,
+    /// Absent where it cannot be read.
+    pub spec: Option<NodeImageCacheSpec>,
+    pub has_agent: bool,
+    /// In order of image and platform, whatever order the agent gave.
+    images: Vec<NodeImageStatus>,
+}
+
+impl NodeCache {
+    fn new(object: NodeCacheObject) -> Self {
+        let mut images = object.status.images;
+        images.sort_by(|a, b| (&a.image, &a.platform).cmp(&(&b.image, &b.platform)));
+        Self {
+            uid: object.uid,
+            resource_version: object.resource_version,
+            generation: object.generation,
+            observed_generation: object.status.observed_generation,
+            deleting: object.deleting,
+            node_uids: object.node_uids,
+            spec: object.spec.ok(),
+            has_agent: object.status.agent.is_some(),
+            images,
+        }
+    }
+
+    /// Whether the agent has taken up the specification as it stands.
+    pub fn is_taken_up(&self) -> bool {
+        self.generation.is_some() && self.observed_generation == self.generation
+    }
+
+    /// Whether it describes this node, and not an earlier one of the same name.
+    fn is_of(&self, node: &Node) -> bool {
+        self.node_uids.is_empty() || self.node_uids.contains(&node.uid)
+    }
+
+    /// How an image stands: nothing where the agent has not been told of it, or has not said anything yet.
+    pub fn standing(&self, target: &Target) -> Option<&NodeImageStatus> {
+        let wanted = (target.image.as_str(), target.platform.as_deref());
+        let asked = &self.spec.as_ref()?.images;
+        // The operator wrote the list, in this order. One that somebody else put out of order is about to be replaced.
+        asked
+            .binary_search_by(|image| (image.image.as_str(), image.platform.as_deref()).cmp(&wanted))
+            .ok()?;
+        let found = self
+            .images
+            .binary_search_by(|image| (image.image.as_str(), image.platform.as_deref()).cmp(&wanted));
+        found.ok().and_then(|place| self.images.get(place))
+    }
+
+    /// Every image of which the agent has said how it stands.
+    fn standings(&self) -> BTreeMap<Target, &NodeImageStatus> {
+        let images = self.spec.iter().flat_map(|spec| &spec.images).map(Target::from);
+        images.filter_map(|target| self.standing(&target).map(|standing| (target, standing))).collect()
+    }
+
+    /// Whether the plan for the node may differ now.
+    fn plans_differently(&self, earlier: &Self) -> bool {
+        let served = |cache: &Self| {
+            cache.is_taken_up() && cache.spec.as_ref().is_some_and(|spec| !spec.released.is_empty())
+        };
+        self.uid != earlier.uid
+            || self.deleting != earlier.deleting
+            || self.node_uids != earlier.node_uids
+            || self.spec != earlier.spec
+            || served(self) != served(earlier)
+    }
+}
+
+/// All objects, as last seen.
+#[derive(Debug, Default)]
+pub struct Index {
+    caches: Caches,
+    nodes: BTreeMap<String, Node>,
+    node_caches: HashMap<String, NodeCache>,
+}
+
+impl Index {
+    /// An index of three complete lists. Everything in it is dirty.
+    #[must_use]
+    pub fn new(
+        caches: Vec<CacheObject>,
+        nodes: Vec<NodeObject>,
+        node_caches: Vec<NodeCacheObject>,
+    ) -> (Self, Dirty) {
+        let mut index = Self::default();
+        let mut dirty = index.replace_node_caches(node_caches);
+        dirty.extend(index.replace_nodes(nodes));
+        dirty.extend(index.replace_caches(caches));
+        (index, dirty)
+    }
+
+    /// An `ImageCache` was created or changed.
+    ///
+    /// A watch lags behind the answers to our own writes, which are passed here too. What is older than what is held
+    /// is ignored; the same goes for [`Index::apply_node_cache`].
+    pub fn apply_cache(&mut self, object: CacheObject) -> Dirty {
+        let name = object.name.clone();
+        let mut dirty = Dirty::new();
+        if self.caches.present.get(&name).is_some_and(|old| old.uid != object.uid) {
+            dirty = self.delete_cache(&name);
+        }
+        let new = Cache::new(object);
+        let old = self.caches.present.get(&name);
+        if old.is_some_and(|old| is_older(new.resource_version.as_deref(), old.resource_version.as_deref())) {
+            return dirty;
+        }
+        if old.is_none_or(|old| old.deleting != new.deleting || old.state != new.state) {
+            dirty.extend(self.nodes_of(&name, old.into_iter().chain([&new])));
+        }
+        let is_status_dirty =
+            old.is_none_or(|old| old.generation != new.generation || old.status != new.status);
+        if is_status_dirty {
+            dirty.insert(Key::Cache(name.clone()));
+        }
+        self.caches.present.insert(name, new);
+        dirty
+    }
+
+    /// An `ImageCache` is gone.
+    pub fn delete_cache(&mut self, name: &str) -> Dirty {
+        let Some(old) = self.caches.present.remove(name) else { return Dirty::new() };
+        let dirty = self.nodes_of(name, [&old]);
+        let claimed = self.claimed_uids();
+        self.caches.departed.retain(|uid, _| claimed.contains(uid));
+        self.caches.departed.insert(old.uid.clone(), old);
+        dirty
+    }
+
+    /// All `ImageCache`s there are. Unlike single changes, a list is taken as it is, older or not.
+    pub fn replace_caches(&mut self, objects: Vec<CacheObject>) -> Dirty {
+        let listed: HashSet<&str> = objects.iter().map(|object| object.name.as_str()).collect();
+        let gone = missing(self.caches.present.keys(), &listed);
+        let mut dirty: Dirty = gone.iter().flat_map(|name| self.delete_cache(name)).collect();
+        for object in objects {
+            if let Some(held) = self.caches.present.get_mut(&object.name) {
+                held.resource_version = None;
+            }
+            dirty.extend(self.apply_cache(object));
+        }
+        dirty
+    }
+
+    /// A Node was created or changed.
+    pub fn apply_node(&mut self, object: NodeObject) -> Dirty {
+        let NodeObject { name, uid, labels } = object;
+        let mut dirty = Dirty::new();
+        if self.nodes.get(&name).is_some_and(|old| old.uid != uid) {
+            dirty = self.delete_node(&name);
+        }
+        let new = Node { uid, labels };
+        let node_cache = self.node_cache_of(&name, &new);
+        let old = self.nodes.get(&name);
+        let mut is_node_dirty = old.is_none();
+        for (cache_name, cache) in &self.caches.present {
+            let matches = |node: &Node| cache.active().is_some_and(|valid| valid.matches(&node.labels));
+            is_node_dirty |= old.is_some_and(|old| matches(old) != matches(&new));
+            let was_selected = old.is_some_and(|old| cache.selects(&old.labels, node_cache));
+            if was_selected != cache.selects(&new.labels, node_cache) {
+                dirty.insert(Key::Cache(cache_name.clone()));
+            }
+        }
+        if is_node_dirty {
+            dirty.insert(Key::Node(name.clone()));
+        }
+        self.nodes.insert(name, new);
+        dirty
+    }
+
+    /// A Node is gone.
+    pub fn delete_node(&mut self, name: &str) -> Dirty {
+        let Some(old) = self.nodes.remove(name) else { return Dirty::new() };
+        let node_cache = self.node_cache_of(name, &old);
+        let selecting =
+            self.caches.present.iter().filter(|(_, cache)| cache.selects(&old.labels, node_cache));
+        let mut dirty: Dirty = selecting.map(|(cache, _)| Key::Cache(cache.clone())).collect();
+        dirty.insert(Key::Node(name.to_owned()));
+        dirty
+    }
+
+    /// All Nodes there are.
+    pub fn replace_nodes(&mut self, objects: Vec<NodeObject>) -> Dirty {
+        let listed: HashSet<&str> = objects.iter().map(|object| object.name.as_str()).collect();
+        let gone = missing(self.nodes.keys(), &listed);
+        let mut dirty: Dirty = gone.iter().flat_map(|name| self.delete_node(name)).collect();
+        dirty.extend(objects.into_iter().flat_map(|object| self.apply_node(object)));
+        dirty
+    }
+
+    /// A `NodeImageCache` was created or changed, by whomever.
+    pub fn apply_node_cache(&mut self, object: NodeCacheObject) -> Dirty {
+        let name = object.name.clone();
+        let new = NodeCache::new(object);
+        let old = self.node_caches.get(&name);
+        let older =
+            |old: &NodeCache| is_older(new.resource_version.as_deref(), old.resource_version.as_deref());
+        if old.is_some_and(|old| old.uid == new.uid && older(old)) {
+            return Dirty::new();
+        }
+        let mut dirty = self.caches_touched(&name, old, Some(&new));
+        if old.is_none_or(|old| new.plans_differently(old)) {
+            dirty.insert(Key::Node(name.clone()));
+        }
+        self.node_caches.insert(name, new);
+        dirty
+    }
+
+    /// A `NodeImageCache` is gone.
+    pub fn delete_node_cache(&mut self, name: &str) -> Dirty {
+        let Some(old) = self.node_caches.remove(name) else { return Dirty::new() };
+        let mut dirty = self.caches_touched(name, Some(&old), None);
+        if self.nodes.contains_key(name) {
+            dirty.insert(Key::Node(name.to_owned()));
+        }
+        dirty
+    }
+
+    /// All `NodeImageCache`s there are. Unlike single changes, a list is taken as it is, older or not.
+    pub fn replace_node_caches(&mut self, objects: Vec<NodeCacheObject>) -> Dirty {
+        let listed: HashSet<&str> = objects.iter().map(|object| object.name.as_str()).collect();
+        let gone = missing(self.node_caches.keys(), &listed);
+        let mut dirty: Dirty = gone.iter().flat_map(|name| self.delete_node_cache(name)).collect();
+        for object in objects {
+            if let Some(held) = self.node_caches.get_mut(&object.name) {
+                held.resource_version = None;
+            }
+            dirty.extend(self.apply_node_cache(object));
+        }
+        dirty
+    }
+
+    /// What to do about a node's `NodeImageCache`; nothing where it is as it should be.
+    #[must_use]
+    pub fn plan_node(&self, name: &str) -> Option<NodeAction> {
+        let current = self.node_caches.get(name);
+        if current.is_some_and(|current| current.deleting) {
+            return None;
+        }
+        let delete = |current: &NodeCache| NodeAction::Delete {
+            uid: current.uid.clone(),
+            resource_version: current.resource_version.clone(),
+        };
+        let Some(node) = self.nodes.get(name) else { return current.map(delete) };
+        match current {
+            // The node that it speaks of is gone, although one of the same name has come.
+            Some(current) if !current.is_of(node) => return Some(delete(current)),
+            // Without the claims in it there is no telling what has to stay.
+            Some(current) if current.spec.is_none() => return None,
+            _ => {}
+        }
+        let spec = desired::spec(&self.caches, &node.labels, current);
+        let is_settled = current.is_some_and(|current| {
+            current.spec.as_ref() == Some(&spec) && current.node_uids.contains(&node.uid)
+        });
+        (!is_settled).then(|| NodeAction::Apply {
+            node_uid: node.uid.clone(),
+            uid: current.map(|current| current.uid.clone()),
+            spec,
+        })
+    }
+
+    /// The status that an `ImageCache` is to have at `now`; nothing where it has it already.
+    #[must_use]
+    pub fn plan_status(&self, name: &str, now: Timestamp) -> Option<StatusAction> {
+        let cache = self.caches.present.get(name).filter(|cache| !cache.deleting)?;
+        let nodes = self.nodes.iter().filter_map(|(name, node)| {
+            let node_cache = self.node_cache_of(name, node);
+            cache.selects(&node.labels, node_cache).then_some((name.as_str(), node_cache))
+        });
+        let status = status::fold(cache, nodes, now);
+        (status != cache.status).then(|| StatusAction { uid: cache.uid.clone(), status })
+    }
+
+    fn node_cache_of(&self, name: &str, node: &Node) -> Option<&NodeCache> {
+        self.node_caches.get(name).filter(|node_cache| node_cache.is_of(node))
+    }
+
+    /// The nodes whose plan depends on an `ImageCache` in any of these states.
+    fn nodes_of<'a>(&self, name: &str, states: impl IntoIterator<Item = &'a Cache>) -> Dirty {
+        let states: Vec<&Cache> = states.into_iter().collect();
+        let depends = |(node_name, node): &(&String, &Node)| {
+            let matches = |cache: &&Cache| cache.active().is_some_and(|valid| valid.matches(&node.labels));
+            states.iter().any(matches)
+                || self.node_caches.get(*node_name).is_some_and(|held| claims(held, name))
+        };
+        self.nodes.iter().filter(depends).map(|(node, _)| Key::Node(node.clone())).collect()
+    }
+
+    /// The `ImageCache`s whose status may differ when a node's `NodeImageCache` changes from `old` to `new`.
+    fn caches_touched(&self, name: &str, old: Option<&NodeCache>, new: Option<&NodeCache>) -> Dirty {
+        let Some(node) = self.nodes.get(name) else { return Dirty::new() };
+        let old = old.filter(|old| old.is_of(node));
+        let new = new.filter(|new| new.is_of(node));
+        let has_agent = |node_cache: Option<&NodeCache>| node_cache.is_some_and(|held| held.has_agent);
+        let agent_changed = has_agent(old) != has_agent(new);
+        let changed = changed_images(old, new);
+        let touched = self.caches.present.iter().filter(|(_, cache)| {
+            let selects = cache.selects(&node.labels, old) || cache.selects(&node.labels, new);
+            let wants =
+                |valid: &ValidCache| valid.images().iter().any(|image| changed.contains(&image.target));
+            selects && (agent_changed || cache.active().is_some_and(wants))
+        });
+        touched.map(|(cache, _)| Key::Cache(cache.clone())).collect()
+    }
+
+    fn claimed_uids(&self) -> HashSet<String> {
+        let specs = self.node_caches.values().filter_map(|held| held.spec.as_ref());
+        let claims = specs.flat_map(|spec| &spec.images).flat_map(|image| &image.wanted_by);
+        claims.map(|claim| claim.uid.clone()).collect()
+    }
+}
+
+fn claims(held: &NodeCache, cache: &str) -> bool {
+    let images = held.spec.iter().flat_map(|spec| &spec.images);
+    images.flat_map(|image| &image.wanted_by).any(|claim| claim.name == cache)
+}
+
+/// The images that stand differently.
+fn changed_images(old: Option<&NodeCache>, new: Option<&NodeCache>) -> BTreeSet<Target> {
+    let old = old.map(NodeCache::standings).unwrap_or_default();
+    let new = new.map(NodeCache::standings).unwrap_or_default();
+    let differs = |target: &&Target| old.get(*target) != new.get(*target);
+    old.keys().chain(new.keys()).filter(differs).cloned().collect()
+}
+
+fn missing<'a>(known: impl Iterator<Item = &'a String>, listed: &HashSet<&str>) -> Vec<String> {
+    known.filter(|name| !listed.contains(name.as_str())).cloned().collect()
+}

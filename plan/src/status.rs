@@ -1,0 +1,219 @@
+//! All node statuses → one status, of a size that does not depend on the number of nodes.
+
+use jiff::Timestamp;
+use larder_crds::{
+    ByteCount, ImageCacheStatus, ImageFailure, ImageState, ImageSummary, MAX_FAILURES, NodeCounts,
+    NodeImageStatus, StatusSummary,
+};
+
+use crate::{
+    condition,
+    index::{Cache, NodeCache, State},
+    validate::{ValidCache, WantedImage},
+    verdict::{self, Picture},
+};
+
+/// The status of a cache over the nodes that it selects, given in order of name.
+pub(crate) fn fold<'a>(
+    cache: &Cache,
+    nodes: impl Iterator<Item = (&'a str, Option<&'a NodeCache>)>,
+    now: Timestamp,
+) -> ImageCacheStatus {
+    let conditions = |verdicts| condition::next(&cache.status.conditions, verdicts, cache.generation, now);
+    let valid = match &cache.state {
+        State::Valid(valid) => valid,
+        State::Broken(why) => {
+            return ImageCacheStatus {
+                observed_generation: cache.generation,
+                conditions: conditions(verdict::invalid(why)),
+                ..Default::default()
+            };
+        }
+    };
+    let mut tally = Tally::new(valid);
+    for (name, node_cache) in nodes {
+        tally.add(name, node_cache);
+    }
+    let bytes = tally.bytes();
+    let is_ready = tally.counts.ready == tally.counts.selected;
+    let summary = StatusSummary {
+        nodes: format!("{}/{}", tally.counts.ready, tally.counts.selected),
+        progress: condition::progress(bytes.present, bytes.total, is_ready),
+    };
+    let verdicts = verdict::verdicts(&Picture {
+        counts: tally.counts,
+        images: valid.images().len(),
+        has_selector: valid.has_selector(),
+        without_agent: tally.without_agent,
+        is_progressing: tally.is_progressing,
+        needs_person: tally.needs_person,
+        first_failure: tally.failures.first(),
+        progress: &summary.progress,
+    });
+    ImageCacheStatus {
+        observed_generation: cache.generation,
+        conditions: conditions(verdicts),
+        nodes: Some(tally.counts),
+        images: tally.images.iter().map(ImageTally::summary).collect(),
+        failures_total: Some(tally.failures_total),
+        failures: tally.failures,
+        bytes: Some(bytes),
+        summary: Some(summary),
+    }
+}
+
+/// What has been counted so far.
+struct Tally<'a> {
+    counts: NodeCounts,
+    images: Vec<ImageTally<'a>>,
+    without_agent: i32,
+    /// Some image on some node is neither there nor failed.
+    is_progressing: bool,
+    /// Every failure is one that only a person mends.
+    needs_person: bool,
+    failures: Vec<ImageFailure>,
+    failures_total: i32,
+}
+
+impl<'a> Tally<'a> {
+    fn new(valid: &'a ValidCache) -> Self {
+        Self {
+            counts: NodeCounts::default(),
+            images: valid.images().iter().map(ImageTally::new).collect(),
+            without_agent: 0,
+            is_progressing: false,
+            needs_person: true,
+            failures: Vec::new(),
+            failures_total: 0,
+        }
+    }
+
+    fn add(&mut self, node: &str, node_cache: Option<&'a NodeCache>) {
+        let mut ready = 0;
+        let mut failures = Vec::new();
+        for image in &mut self.images {
+            let standing = node_cache.and_then(|node_cache| node_cache.standing(&image.wanted.target));
+            image.add(standing);
+            match standing.map(|standing| (standing.state, standing)) {
+                Some((ImageState::Ready, _)) => ready += 1,
+                Some((ImageState::Failed, standing)) => failures.push((image.wanted, standing)),
+                _ => self.is_progressing = true,
+            }
+        }
+        self.counts.selected += 1;
+        let has_agent = node_cache.is_some_and(|node_cache| node_cache.has_agent);
+        if !failures.is_empty() {
+            self.counts.failed += 1;
+        } else if ready == self.images.len() {
+            self.counts.ready += 1;
+        } else {
+            self.counts.progressing += 1;
+            self.without_agent += i32::from(!has_agent);
+        }
+        self.note(node, failures);
+    }
+
+    fn note(&mut self, node: &str, mut failures: Vec<(&WantedImage, &NodeImageStatus)>) {
+        self.failures_total =
+            self.failures_total.saturating_add(i32::try_from(failures.len()).unwrap_or(i32::MAX));
+        self.needs_person &= failures
+            .iter()
+            .all(|(_, standing)| standing.reason.is_some_and(larder_crds::FailureReason::needs_person));
+        failures.sort_by(|(a, _), (b, _)| a.spelled.cmp(&b.spelled));
+        let room = MAX_FAILURES - self.failures.len();
+        self.failures.extend(failures.into_iter().take(room).map(|(image, standing)| ImageFailure {
+            node: node.to_owned(),
+            image: image.spelled.clone(),
+            // An agent always gives a reason. Were one to forget it, the failure must not go unseen.
+            reason: standing.reason.unwrap_or(larder_crds::FailureReason::StoreError),
+            message: condition::shorten(standing.message.as_deref().unwrap_or("The agent gave no message")),
+            retry_time: standing.retry_time.clone(),
+        }));
+    }
+
+    fn bytes(&self) -> ByteCount {
+        self.images.iter().map(ImageTally::bytes).fold(ByteCount::default(), |sum, image| ByteCount {
+            total: sum.total.saturating_add(image.total),
+            present: sum.present.saturating_add(image.present),
+        })
+    }
+}
+
+/// One image, over the nodes counted so far.
+struct ImageTally<'a> {
+    wanted: &'a WantedImage,
+    ready: i32,
+    failed: i32,
+    /// The digest that nodes hold; `Err` where they hold different ones.
+    digest: Result<Option<&'a str>, ()>,
+    /// The largest size that a node knows.
+    size: Option<i64>,
+    /// Bytes on the nodes that know the image's size.
+    known: ByteCount,
+    /// Nodes that do not know its size, how many of those hold it, and the bytes on the others.
+    unsized_nodes: i64,
+    unsized_ready: i64,
+    unsized_present: i64,
+}
+
+impl<'a> ImageTally<'a> {
+    fn new(wanted: &'a WantedImage) -> Self {
+        Self {
+            wanted,
+            ready: 0,
+            failed: 0,
+            digest: Ok(None),
+            size: None,
+            known: ByteCount::default(),
+            unsized_nodes: 0,
+            unsized_ready: 0,
+            unsized_present: 0,
+        }
+    }
+
+    fn add(&mut self, standing: Option<&'a NodeImageStatus>) {
+        let is_ready = standing.is_some_and(|standing| standing.state == ImageState::Ready);
+        let present = standing.and_then(|standing| standing.bytes_present).unwrap_or(0).max(0);
+        if let Some(size) = standing.and_then(|standing| standing.size).filter(|&size| size >= 0) {
+            self.size = self.size.max(Some(size));
+            self.known.total = self.known.total.saturating_add(size);
+            let present = if is_ready { size } else { present.min(size) };
+            self.known.present = self.known.present.saturating_add(present);
+        } else {
+            self.unsized_nodes += 1;
+            self.unsized_ready += i64::from(is_ready);
+            self.unsized_present = self.unsized_present.saturating_add(if is_ready { 0 } else { present });
+        }
+        let Some(standing) = standing else { return };
+        self.failed += i32::from(standing.state == ImageState::Failed);
+        if is_ready {
+            self.ready += 1;
+            self.digest = match (self.digest, standing.digest.as_deref()) {
+                (Ok(None), digest) => Ok(digest),
+                (Ok(held), digest) if digest.is_none() || held == digest => Ok(held),
+                _ => Err(()),
+            };
+        }
+    }
+
+    /// A size that a node does not know yet is taken from one that does: what is to come counts from the start.
+    fn bytes(&self) -> ByteCount {
+        let size = self.size.unwrap_or(0);
+        let rest = size.saturating_mul(self.unsized_nodes);
+        let there = size.saturating_mul(self.unsized_ready).saturating_add(self.unsized_present).min(rest);
+        ByteCount {
+            total: self.known.total.saturating_add(rest),
+            present: self.known.present.saturating_add(there),
+        }
+    }
+
+    fn summary(&self) -> ImageSummary {
+        ImageSummary {
+            image: self.wanted.spelled.clone(),
+            digest: self.digest.ok().flatten().map(str::to_owned),
+            size: self.size,
+            nodes_ready: self.ready,
+            nodes_failed: self.failed,
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! What an `ImageCache`'s conditions say, as kstatus reads them
+//! (<https://github.com/kubernetes-sigs/cli-utils/blob/master/pkg/kstatus/README.md>): `Reconciling` is work under way,
+//! `Stalled` is what only a person can mend, and never both.
+
+use larder_crds::{ConditionReason, ConditionType, ImageFailure, NodeCounts};
+
+use crate::condition::Verdict;
+
+/// How things stand.
+pub(crate) struct Picture<'a> {
+    pub counts: NodeCounts,
+    /// How many images there are to hold.
+    pub images: usize,
+    pub has_selector: bool,
+    /// Selected nodes that no agent has reported from.
+    pub without_agent: i32,
+    /// Some image on some node is neither there nor failed.
+    pub is_progressing: bool,
+    /// Every failure is one that only a person mends.
+    pub needs_person: bool,
+    pub first_failure: Option<&'a ImageFailure>,
+    pub progress: &'a str,
+}
+
+/// Condition by condition: whether it holds, and why.
+struct Verdicts {
+    ready: (bool, ConditionReason),
+    reconciling: (bool, ConditionReason),
+    stalled: (bool, ConditionReason),
+    degraded: (bool, ConditionReason),
+}
+
+impl Verdicts {
+    fn say(self, message: &str) -> Vec<Verdict> {
+        ConditionType::ALL
+            .into_iter()
+            .map(|kind| {
+                let (holds, reason) = match kind {
+                    ConditionType::Ready => self.ready,
+                    ConditionType::Reconciling => self.reconciling,
+                    ConditionType::Stalled => self.stalled,
+                    ConditionType::Degraded => self.degraded,
+                };
+                let message = if reason == ConditionReason::NoFailures {
+                    "No image has failed".to_owned()
+                } else {
+                    message.to_owned()
+                };
+                Verdict { kind, holds, reason, message }
+            })
+            .collect()
+    }
+}
+
+/// The conditions of a cache that cannot be used.
+pub(crate) fn invalid(why: &str) -> Vec<Verdict> {
+    use ConditionReason::{InvalidSpec, NoFailures};
+    let verdicts = Verdicts {
+        ready: (false, InvalidSpec),
+        reconciling: (false, InvalidSpec),
+        stalled: (true, InvalidSpec),
+        degraded: (false, NoFailures),
+    };
+    verdicts.say(&format!("{why}. Nodes keep what they hold until this is mended"))
+}
+
+/// The conditions of a cache that can be used.
+pub(crate) fn verdicts(picture: &Picture<'_>) -> Vec<Verdict> {
+    use ConditionReason::{
+        AllImagesReady, ImagesFailing, ImagesProgressing, ImagesUnavailable, NoFailures, NoMatchingNodes,
+    };
+    let settled = |reason| Verdicts {
+        ready: (true, reason),
+        reconciling: (false, reason),
+        stalled: (false, reason),
+        degraded: (false, NoFailures),
+    };
+    let verdicts = if picture.counts.selected == 0 {
+        settled(NoMatchingNodes)
+    } else if picture.counts.ready == picture.counts.selected {
+        settled(AllImagesReady)
+    } else if picture.first_failure.is_none() {
+        Verdicts {
+            ready: (false, ImagesProgressing),
+            reconciling: (true, ImagesProgressing),
+            stalled: (false, ImagesProgressing),
+            degraded: (false, NoFailures),
+        }
+    } else if picture.is_progressing || !picture.needs_person {
+        Verdicts {
+            ready: (false, ImagesFailing),
+            reconciling: (true, if picture.is_progressing { ImagesProgressing } else { ImagesFailing }),
+            stalled: (false, ImagesFailing),
+            degraded: (true, ImagesFailing),
+        }
+    } else {
+        Verdicts {
+            ready: (false, ImagesUnavailable),
+            reconciling: (false, ImagesUnavailable),
+            stalled: (true, ImagesUnavailable),
+            degraded: (true, ImagesUnavailable),
+        }
+    };
+    verdicts.say(&message(picture))
+}
+
+fn message(picture: &Picture<'_>) -> String {
+    let NodeCounts { selected, ready, progressing, failed } = picture.counts;
+    let images = match picture.images {
+        1 => "the image".to_owned(),
+        number => format!("all {number} images"),
+    };
+    match (selected, picture.has_selector) {
+        (0, true) => return "The selector matches no node: nothing to do until one does".to_owned(),
+        (0, false) => return "No node runs an agent: nothing to do until one does".to_owned(),
+        _ if picture.images == 0 => return "No images are listed: nothing to hold".to_owned(),
+        (1, _) if ready == 1 => return format!("The node holds {images}"),
+        _ if ready == selected => return format!("All {selected} nodes hold {images}"),
+        _ => {}
+    }
+    let nodes = if selected == 1 { "node holds" } else { "nodes hold" };
+    let fetching = progressing - picture.without_agent;
+    let verb = |number: i32, one: &'static str, many: &'static str| if number == 1 { one } else { many };
+    let mut parts = vec![format!("{ready} of {selected} {nodes} {images}")];
+    if fetching > 0 {
+        parts.push(format!("{fetching} {} fetching ({})", verb(fetching, "is", "are"), picture.progress));
+    }
+    if picture.without_agent > 0 {
+        let without = picture.without_agent;
+        parts.push(format!("{without} {} no agent yet", verb(without, "has", "have")));
+    }
+    if failed > 0 {
+        parts.push(format!("{failed} failed"));
+    }
+    let first = picture.first_failure.map(|failure| {
+        format!(". First failure: {} on {}: {}", failure.image, failure.node, failure.message)
+    });
+    parts.join("; ") + &first.unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use larder_crds::FailureReason;
+
+    use super::*;
+
+    fn failure() -> ImageFailure {
+        ImageFailure {
+            node: "n3".to_owned(),
+            image: "app:1".to_owned(),
+            reason: FailureReason::NotFound,
+            message: "no such tag".to_owned(),
+            retry_time: None,
+        }
+    }
+
+    fn picture(selected: i32, ready: i32, progressing: i32, failure: Option<&ImageFailure>) -> Picture<'_> {
+        Picture {
+            counts: NodeCounts { selected, ready, progressing, failed: selected - ready - progressing },
+            images: 2,
+            has_selector: true,
+            without_agent: 0,
+            is_progressing: progressing > 0,
+            needs_person: true,
+            first_failure: failure,
+            progress: "67%",
+        }
+    }
+
+    fn shown(picture: &Picture<'_>) -> (String, &'static str, String) {
+        let verdicts = verdicts(picture);
+        let holding = verdicts
+            .iter()
+            .filter(|verdict| verdict.holds)
+            .map(|verdict| verdict.kind.as_str())
+            .collect::<Vec<_>>();
+        (holding.join(" "), verdicts[0].reason.as_str(), verdicts[0].message.clone())
+    }
+
+    #[test]
+    fn conditions_and_their_words() {
+        let failure = failure();
+        let of = |selected, ready, progressing| picture(selected, ready, progressing, None);
+        let failing = |selected, ready, progressing| picture(selected, ready, progressing, Some(&failure));
+        let first = ". First failure: app:1 on n3: no such tag";
+        for (picture, holding, reason, message) in [
+            (
+                of(0, 0, 0),
+                "Ready",
+                "NoMatchingNodes",
+                "The selector matches no node: nothing to do until one does",
+            ),
+            (
+                Picture { has_selector: false, ..of(0, 0, 0) },
+                "Ready",
+                "NoMatchingNodes",
+                "No node runs an agent: nothing to do until one does",
+            ),
+            (of(3, 3, 0), "Ready", "AllImagesReady", "All 3 nodes hold all 2 images"),
+            (Picture { images: 1, ..of(1, 1, 0) }, "Ready", "AllImagesReady", "The node holds the image"),
+            (
+                Picture { images: 0, ..of(3, 3, 0) },
+                "Ready",
+                "AllImagesReady",
+                "No images are listed: nothing to hold",
+            ),
+            (
+                of(3, 2, 1),
+                "Reconciling",
+                "ImagesProgressing",
+                "2 of 3 nodes hold all 2 images; 1 is fetching (67%)",
+            ),
+            (
+                Picture { without_agent: 1, ..of(4, 1, 3) },
+                "Reconciling",
+                "ImagesProgressing",
+                "1 of 4 nodes hold all 2 images; 2 are fetching (67%); 1 has no agent yet",
+            ),
+            (
+                failing(3, 1, 1),
+                "Reconciling Degraded",
+                "ImagesFailing",
+                &format!("1 of 3 nodes hold all 2 images; 1 is fetching (67%); 1 failed{first}"),
+            ),
+            (
+                Picture { needs_person: false, ..failing(3, 1, 0) },
+                "Reconciling Degraded",
+                "ImagesFailing",
+                &format!("1 of 3 nodes hold all 2 images; 2 failed{first}"),
+            ),
+            (
+                failing(1, 0, 0),
+                "Stalled Degraded",
+                "ImagesUnavailable",
+                &format!("0 of 1 node holds all 2 images; 1 failed{first}"),
+            ),
+        ] {
+            assert_eq!(shown(&picture), (holding.to_owned(), reason, message.to_owned()));
+        }
+    }
+
+    #[test]
+    fn an_invalid_specification_stalls() {
+        let holding: Vec<_> =
+            invalid("x").into_iter().filter(|verdict| verdict.holds).map(|verdict| verdict.kind).collect();
+        assert_eq!(holding, [ConditionType::Stalled]);
+    }
+}

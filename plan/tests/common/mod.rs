@@ -1,0 +1,307 @@
+//! A small API server in memory: objects with UIDs, generations and resource versions, an index that follows them, and
+//! an agent a node. It acts on the plan as the operator does, and on nothing but the keys that the index calls dirty.
+
+#![allow(dead_code, clippy::unwrap_used, clippy::panic)]
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use larder_crds::{
+    AgentInfo, CachedImage, DeletionPolicy, FailureReason, ImageCacheSpec, ImageCacheStatus, ImageState,
+    NodeImage, NodeImageCacheSpec, NodeImageCacheStatus, NodeImageStatus, PullPolicy,
+};
+use larder_plan::{
+    Index, Key,
+    index::{Dirty, NodeAction},
+    object::{CacheObject, NodeCacheObject, NodeObject},
+};
+
+/// The canonical name of a one-word image.
+pub fn canonical(image: &str) -> String {
+    format!("docker.io/library/{image}:latest")
+}
+
+pub fn spec(pool: Option<&str>, images: &[&str], deletion_policy: DeletionPolicy) -> ImageCacheSpec {
+    ImageCacheSpec {
+        node_selector: pool.map(|pool| LabelSelector {
+            match_labels: Some(BTreeMap::from([("pool".to_owned(), pool.to_owned())])),
+            match_expressions: None,
+        }),
+        images: images
+            .iter()
+            .map(|&image| CachedImage {
+                image: image.to_owned(),
+                pull_policy: PullPolicy::default(),
+                platform: None,
+            })
+            .collect(),
+        deletion_policy,
+    }
+}
+
+pub fn node(key: &str) -> Key {
+    Key::Node(key.to_owned())
+}
+
+pub fn cache(key: &str) -> Key {
+    Key::Cache(key.to_owned())
+}
+
+#[derive(Default)]
+pub struct World {
+    pub index: Index,
+    pub caches: BTreeMap<String, CacheObject>,
+    pub nodes: BTreeMap<String, NodeObject>,
+    pub node_caches: BTreeMap<String, NodeCacheObject>,
+    /// What each node's agent has in its store and looks after, or has been told to keep.
+    pub held: BTreeMap<String, BTreeSet<String>>,
+    pub kept: BTreeMap<String, BTreeSet<String>>,
+    pub dirty: Dirty,
+    /// Writes so far.
+    pub writes: usize,
+    pub now: i64,
+    /// Whether dirty keys are worked on from the last to the first.
+    pub backwards: bool,
+    version: u64,
+    uids: u64,
+}
+
+impl World {
+    fn uid(&mut self) -> String {
+        self.uids += 1;
+        format!("uid-{}", self.uids)
+    }
+
+    fn version(&mut self) -> String {
+        self.version += 1;
+        self.version.to_string()
+    }
+
+    fn soil(&mut self, dirty: Dirty) -> Dirty {
+        self.dirty.extend(dirty.clone());
+        dirty
+    }
+
+    /// Creates or edits an `ImageCache`; `Err` is a specification that cannot be read.
+    pub fn put_cache(&mut self, name: &str, spec: Result<ImageCacheSpec, String>) -> Dirty {
+        let resource_version = Some(self.version());
+        let object = match self.caches.get(name).cloned() {
+            Some(old) => {
+                let generation = old.generation.map(|generation| generation + i64::from(old.spec != spec));
+                CacheObject { resource_version, generation, spec, ..old }
+            }
+            None => CacheObject {
+                name: name.to_owned(),
+                uid: self.uid(),
+                resource_version,
+                generation: Some(1),
+                deleting: false,
+                spec,
+                status: ImageCacheStatus::default(),
+            },
+        };
+        self.caches.insert(name.to_owned(), object.clone());
+        let dirty = self.index.apply_cache(object);
+        self.soil(dirty)
+    }
+
+    pub fn delete_cache(&mut self, name: &str) -> Dirty {
+        self.caches.remove(name);
+        let dirty = self.index.delete_cache(name);
+        self.soil(dirty)
+    }
+
+    pub fn put_node(&mut self, name: &str, pool: &str) -> Dirty {
+        let uid = self.nodes.get(name).map(|old| old.uid.clone());
+        let uid = uid.unwrap_or_else(|| self.uid());
+        let labels = BTreeMap::from([("pool".to_owned(), pool.to_owned())]);
+        let object = NodeObject { name: name.to_owned(), uid, labels };
+        self.nodes.insert(name.to_owned(), object.clone());
+        let dirty = self.index.apply_node(object);
+        self.soil(dirty)
+    }
+
+    pub fn delete_node(&mut self, name: &str) -> Dirty {
+        self.nodes.remove(name);
+        let dirty = self.index.delete_node(name);
+        self.soil(dirty)
+    }
+
+    pub fn delete_node_cache(&mut self, name: &str) -> Dirty {
+        self.node_caches.remove(name);
+        let dirty = self.index.delete_node_cache(name);
+        self.soil(dirty)
+    }
+
+    pub fn write_node_cache(&mut self, object: NodeCacheObject) -> Dirty {
+        let resource_version = Some(self.version());
+        let object = NodeCacheObject { resource_version, ..object };
+        self.node_caches.insert(object.name.clone(), object.clone());
+        let dirty = self.index.apply_node_cache(object);
+        self.soil(dirty)
+    }
+
+    /// A new operator, which knows nothing but what the API server has.
+    pub fn restart(&mut self) {
+        let (index, dirty) = Index::new(
+            self.caches.values().cloned().collect(),
+            self.nodes.values().cloned().collect(),
+            self.node_caches.values().cloned().collect(),
+        );
+        (self.index, self.dirty) = (index, dirty);
+    }
+
+    /// Works on dirty keys until there are none, as the operator does.
+    pub fn settle(&mut self) {
+        for _ in 0..10_000 {
+            let key = if self.backwards { self.dirty.pop_last() } else { self.dirty.pop_first() };
+            let Some(key) = key else { return };
+            match key {
+                Key::Node(name) => self.act(&name),
+                Key::Cache(name) => self.report(&name),
+            }
+        }
+        panic!("the plan never comes to rest");
+    }
+
+    fn act(&mut self, name: &str) {
+        match self.index.plan_node(name) {
+            None => return,
+            Some(NodeAction::Delete { uid, resource_version }) => {
+                let held =
+                    self.node_caches.get(name).map(|held| (held.uid.clone(), held.resource_version.clone()));
+                assert_eq!(held, Some((uid, resource_version)), "deletes what is there");
+                self.delete_node_cache(name);
+            }
+            Some(NodeAction::Apply { node_uid, uid, spec }) => {
+                let old = self.node_caches.get(name).cloned();
+                assert_eq!(uid, old.as_ref().map(|old| old.uid.clone()));
+                let generation = old.as_ref().and_then(|old| old.generation).unwrap_or(0);
+                let is_new_spec = old.as_ref().is_none_or(|old| old.spec.as_ref() != Ok(&spec));
+                let object = NodeCacheObject {
+                    name: name.to_owned(),
+                    uid: uid.unwrap_or_else(|| self.uid()),
+                    resource_version: None,
+                    generation: Some(generation + i64::from(is_new_spec)),
+                    deleting: false,
+                    node_uids: vec![node_uid],
+                    spec: Ok(spec),
+                    status: old.map(|old| old.status).unwrap_or_default(),
+                };
+                self.write_node_cache(object);
+            }
+        }
+        self.writes += 1;
+    }
+
+    fn report(&mut self, name: &str) {
+        let now = Timestamp::from_second(self.now).unwrap();
+        let Some(action) = self.index.plan_status(name, now) else { return };
+        let resource_version = Some(self.version());
+        let object = self.caches.get_mut(name).unwrap();
+        assert_eq!(object.uid, action.uid);
+        (object.status, object.resource_version) = (action.status, resource_version);
+        let object = object.clone();
+        let dirty = self.index.apply_cache(object);
+        self.soil(dirty);
+        self.writes += 1;
+    }
+
+    /// The node's agent does all that it is told, and says so.
+    pub fn run_agent(&mut self, name: &str) {
+        self.run_agent_with(name, |_| ready(10));
+    }
+
+    /// The same, where each image stands as `standing` says.
+    pub fn run_agent_with(&mut self, name: &str, standing: impl Fn(&NodeImage) -> NodeImageStatus) {
+        let Some(object) = self.node_caches.get(name).cloned() else { return };
+        let Ok(spec) = object.spec.clone() else { return };
+        self.obey(name, &spec);
+        let images = spec.images.iter().map(|image| NodeImageStatus {
+            image: image.image.clone(),
+            platform: image.platform.clone(),
+            ..standing(image)
+        });
+        let status = NodeImageCacheStatus {
+            observed_generation: object.generation,
+            agent: Some(AgentInfo { version: "1".to_owned(), platform: "linux/amd64".to_owned() }),
+            images: images.collect(),
+            ..Default::default()
+        };
+        if status != object.status {
+            self.write_node_cache(NodeCacheObject { status, ..object });
+        }
+    }
+
+    fn obey(&mut self, name: &str, spec: &NodeImageCacheSpec) {
+        let wanted: BTreeSet<String> = spec.images.iter().map(|image| image.image.clone()).collect();
+        let released: BTreeSet<String> = spec.released.iter().map(|image| image.image.clone()).collect();
+        let held = self.held.entry(name.to_owned()).or_default();
+        let kept = self.kept.entry(name.to_owned()).or_default();
+        kept.extend(held.difference(&wanted).filter(|image| released.contains(*image)).cloned());
+        *kept = kept.difference(&wanted).cloned().collect();
+        *held = wanted;
+    }
+
+    /// What a node is to hold, as the API server has it.
+    pub fn desired(&self, node: &str) -> Vec<String> {
+        let spec = self.node_caches.get(node).and_then(|object| object.spec.as_ref().ok());
+        spec.map(|spec| spec.images.iter().map(|image| image.image.clone()).collect()).unwrap_or_default()
+    }
+
+    pub fn released(&self, node: &str) -> Vec<String> {
+        let spec = self.node_caches.get(node).and_then(|object| object.spec.as_ref().ok());
+        spec.map(|spec| spec.released.iter().map(|image| image.image.clone()).collect()).unwrap_or_default()
+    }
+
+    pub fn kept(&self, node: &str) -> Vec<String> {
+        self.kept.get(node).into_iter().flatten().cloned().collect()
+    }
+
+    pub fn status(&self, cache: &str) -> &ImageCacheStatus {
+        &self.caches[cache].status
+    }
+
+    /// The status of a condition and its reason.
+    pub fn condition(&self, cache: &str, kind: &str) -> (String, String) {
+        let condition =
+            self.status(cache).conditions.iter().find(|condition| condition.type_ == kind).unwrap();
+        (condition.status.clone(), condition.reason.clone())
+    }
+}
+
+fn image_status(state: ImageState) -> NodeImageStatus {
+    NodeImageStatus {
+        image: String::new(),
+        platform: None,
+        state,
+        digest: None,
+        size: None,
+        bytes_present: None,
+        reason: None,
+        message: None,
+        retry_time: None,
+    }
+}
+
+pub fn ready(size: i64) -> NodeImageStatus {
+    NodeImageStatus {
+        size: Some(size),
+        bytes_present: Some(size),
+        digest: Some("sha256:1".to_owned()),
+        ..image_status(ImageState::Ready)
+    }
+}
+
+pub fn pulling(size: Option<i64>, present: i64) -> NodeImageStatus {
+    NodeImageStatus { size, bytes_present: Some(present), ..image_status(ImageState::Pulling) }
+}
+
+pub fn failed(reason: FailureReason, message: &str) -> NodeImageStatus {
+    NodeImageStatus {
+        reason: Some(reason),
+        message: Some(message.to_owned()),
+        ..image_status(ImageState::Failed)
+    }
+}
