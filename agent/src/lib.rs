@@ -1,1 +1,12 @@
-//! x
+//! What runs on a node: pulling images into the layer store, keeping them as they are wanted, and saying so.
+//!
+//! [`pull`] brings one image into the store, [`engine`] keeps a set of images
+//! there whatever happens, and [`cluster`] ties the engine to this node's `NodeImageCache`. Only [`cluster`] and
+//! [`status`] know of Kubernetes.
+
+#![forbid(unsafe_code)]
+
+pub mod cluster;
+pub mod engine;
+pub mod pull;
+pub mod status;
