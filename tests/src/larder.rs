@@ -1,0 +1,49 @@
+//! Larder's own programs, as a test or the demo runs them.
+
+use std::path::{Path, PathBuf};
+
+use crate::process::Program;
+use crate::{Error, Result};
+
+/// Finds a program of this workspace: it stands beside the running one, in `target/<profile>`.
+pub fn binary(name: &str) -> Result<PathBuf> {
+    let own = std::env::current_exe().map_err(Error::file("find", Path::new("the running program")))?;
+    own.ancestors()
+        .skip(1)
+        // A test executable is in `target/<profile>/deps`.
+        .take(2)
+        .map(|folder| folder.join(name))
+        .find(|path| path.is_file())
+        .ok_or_else(|| Error::Missing {
+            program: name.to_owned(),
+            advice: format!("build it first: `cargo build -p {name}`"),
+        })
+}
+
+/// `larder-operator`, not started yet. Its log goes into `folder`.
+pub fn operator(kubeconfig: &Path, folder: &Path) -> Result<Program> {
+    let program = Program::new("larder-operator", &binary("larder-operator")?, folder);
+    Ok(quiet_home(program, folder).args([Path::new("--kubeconfig"), kubeconfig]))
+}
+
+/// `larder-agent` for one node, not started yet. Its log is `<folder>/larder-agent-<node>.log`. Registries on
+/// loopback are plain HTTP to it; others need `--insecure-registry` among `Program::args`.
+pub fn agent(kubeconfig: &Path, node: &str, store: &Path, folder: &Path) -> Result<Program> {
+    let program = Program::new(&format!("larder-agent-{node}"), &binary("larder-agent")?, folder);
+    Ok(quiet_home(program, folder).args([Path::new("--kubeconfig"), kubeconfig]).args([
+        Path::new("--node-name"),
+        Path::new(node),
+        Path::new("--store"),
+        store,
+    ]))
+}
+
+/// Whoever runs the tests may have logins, proxies and clusters of their own: none of them is a test's business.
+fn quiet_home(program: Program, folder: &Path) -> Program {
+    let level = std::env::var("LARDER_TEST_LOG").unwrap_or_else(|_| "info,larder=debug".to_owned());
+    program
+        .env("HOME", folder)
+        .env("DOCKER_CONFIG", folder.join("docker"))
+        .env("NO_PROXY", "127.0.0.1,localhost")
+        .env("RUST_LOG", level)
+}

@@ -1,0 +1,35 @@
+//! The test harness: real parts, started as a test needs them and gone when it ends.
+//!
+//! A test starts a [`ControlPlane`] (etcd and kube-apiserver), a [`Registry`] (Debian's docker-registry), a
+//! [`Proxy`] that injects faults before it, pushes [`Image`]s made of this machine's own files, and runs
+//! `larder-operator` and `larder-agent` as [`Program`]s. Each part owns its folder, ports and processes; dropping
+//! it ends them. After a panic the folders stay, and the end of each log is printed.
+//!
+//! The functions block, so that a test is a plain function. They may be called from within a tokio runtime too:
+//! what needs one runs on the harness' own.
+
+#![forbid(unsafe_code)]
+
+pub mod certificates;
+pub mod cleanup;
+pub mod cluster;
+pub mod error;
+pub mod image;
+pub mod larder;
+pub mod port;
+pub mod process;
+pub mod proxy;
+pub mod registry;
+mod runtime;
+pub mod scratch;
+pub mod tools;
+pub mod wait;
+
+pub use cluster::{Access, ControlPlane};
+pub use error::{Error, Result};
+pub use image::{Blob, Image, ImageBuilder, Layer, MachineFiles, Pushed};
+pub use process::{Killer, Program, Ran};
+pub use proxy::{Answer, Fault, Proxy, Rule};
+pub use registry::{Registry, RegistryOptions, Request, Requests};
+pub use scratch::Scratch;
+pub use wait::until;

@@ -1,0 +1,253 @@
+//! The proxy's connections: take a request, ask upstream, answer.
+
+use std::convert::Infallible;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use hyper::http::request::Parts;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+
+use super::body::{self, Pieces, ProxyBody};
+use super::{Answer, Exchange, Fault, Shared};
+
+/// Accepts connections until it is aborted; they end with it.
+pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            Some(_) = connections.join_next() => {}
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => drop(connections.spawn(connection(stream, Arc::clone(&shared)))),
+                // Out of file descriptors, or the client is gone already: others may still come.
+                Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+            },
+        }
+    }
+}
+
+async fn connection(stream: TcpStream, shared: Arc<Shared>) {
+    stream.set_nodelay(true).ok();
+    let reset = Arc::new(AtomicBool::new(false));
+    let io = TokioIo::new(Socket { stream, reset: Arc::clone(&reset) });
+    let service = hyper::service::service_fn(move |request| {
+        let (shared, reset) = (Arc::clone(&shared), Arc::clone(&reset));
+        async move { Ok::<_, Infallible>(handle(&shared, reset, request).await) }
+    });
+    // Errors are clients that go away, and bodies that a rule cuts.
+    hyper::server::conn::http1::Builder::new()
+        .max_buf_size(16 << 10)
+        .serve_connection(io, service)
+        .await
+        .ok();
+}
+
+/// All faults of one request, sorted by when they matter.
+#[derive(Default)]
+struct Plan {
+    answer: Option<Answer>,
+    delay: Duration,
+    ignore_range: bool,
+    replace: Option<Bytes>,
+    shorten: Option<u64>,
+    append: Bytes,
+    headers: Vec<(&'static str, Option<String>)>,
+    pieces: Pieces,
+}
+
+impl Plan {
+    fn of(faults: Vec<Fault>) -> Self {
+        let mut plan = Self::default();
+        for fault in faults {
+            match fault {
+                Fault::Answer(answer) => {
+                    plan.answer.get_or_insert(answer);
+                }
+                Fault::Delay(delay) => plan.delay += delay,
+                Fault::ResetAfter(offset) => plan.pieces.end = Some((offset, body::End::Reset)),
+                Fault::TruncateAfter(offset) => plan.pieces.end = Some((offset, body::End::Close)),
+                Fault::StallAfter(offset) => plan.pieces.end = Some((offset, body::End::Stall)),
+                Fault::FlipByte(offset) => plan.pieces.flips.push(offset),
+                Fault::Shorten(length) => plan.shorten = Some(length),
+                Fault::Append(bytes) => plan.append = bytes,
+                Fault::ReplaceBody(bytes) => plan.replace = Some(bytes),
+                Fault::Header(name, value) => plan.headers.push((name, Some(value))),
+                Fault::WithoutHeader(name) => plan.headers.push((name, None)),
+                Fault::Rate(rate) => plan.pieces.rate = Some(rate),
+                Fault::IgnoreRange => plan.ignore_range = true,
+            }
+        }
+        plan
+    }
+}
+
+async fn handle(
+    shared: &Arc<Shared>,
+    reset: Arc<AtomicBool>,
+    request: Request<Incoming>,
+) -> Response<ProxyBody> {
+    let (parts, incoming) = request.into_parts();
+    let mut plan = Plan::of(shared.faults(&parts));
+    let text =
+        |name: HeaderName| parts.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let number = shared.record(Exchange {
+        method: parts.method.to_string(),
+        path: path_of(&parts).to_owned(),
+        range: text(header::RANGE),
+        authorized: parts.headers.contains_key(header::AUTHORIZATION),
+        status: 0,
+        bytes: 0,
+    });
+    tokio::time::sleep(plan.delay).await;
+    let (status, mut headers, content) = match plan.answer.take() {
+        Some(answer) => local(&answer),
+        None => upstream(shared, &parts, incoming, plan.ignore_range).await,
+    };
+    for (name, value) in std::mem::take(&mut plan.headers) {
+        match value.map(HeaderValue::try_from) {
+            Some(Ok(value)) => drop(headers.insert(name, value)),
+            _ => drop(headers.remove(name)),
+        }
+    }
+    shared.update(number, |exchange| exchange.status = status.as_u16());
+    let content = if parts.method == Method::HEAD { content } else { reshape(&plan, &mut headers, content) };
+    let body = body::send(Arc::clone(shared), number, reset, plan.pieces, content);
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response
+}
+
+type Content = futures::stream::BoxStream<'static, io::Result<Bytes>>;
+
+fn whole(bytes: Bytes) -> Content {
+    futures::stream::iter([Ok(bytes)]).boxed()
+}
+
+/// Applies the faults that change the body's length.
+fn reshape(plan: &Plan, headers: &mut HeaderMap, mut content: Content) -> Content {
+    let mut length =
+        headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    if let Some(bytes) = &plan.replace {
+        length = Some(bytes.len() as u64);
+        content = whole(bytes.clone());
+    }
+    if let Some(limit) = plan.shorten {
+        length = length.map(|length| length.min(limit));
+        content = body::first(content, limit);
+    }
+    if !plan.append.is_empty() {
+        length = length.map(|length| length + plan.append.len() as u64);
+        content = content.chain(whole(plan.append.clone())).boxed();
+    }
+    if let Some(length) = length {
+        headers.insert(header::CONTENT_LENGTH, length.into());
+    }
+    content
+}
+
+fn local(answer: &Answer) -> (StatusCode, HeaderMap, Content) {
+    let mut headers = HeaderMap::new();
+    for (name, value) in &answer.headers {
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
+            headers.append(name, value);
+        }
+    }
+    headers.insert(header::CONTENT_LENGTH, answer.body.len().into());
+    (
+        StatusCode::from_u16(answer.status).unwrap_or(StatusCode::BAD_GATEWAY),
+        headers,
+        whole(answer.body.clone()),
+    )
+}
+
+async fn upstream(
+    shared: &Shared,
+    parts: &Parts,
+    incoming: Incoming,
+    ignore_range: bool,
+) -> (StatusCode, HeaderMap, Content) {
+    let mut headers = end_to_end(&parts.headers);
+    if ignore_range {
+        headers.remove(header::RANGE);
+    }
+    // `Host` goes on as it came, so that the URLs in the registry's answers lead back here.
+    let mut request = shared
+        .client
+        .request(parts.method.clone(), format!("{}{}", shared.upstream, path_of(parts)))
+        .headers(headers);
+    if parts.method != Method::GET && parts.method != Method::HEAD {
+        request = request.body(reqwest::Body::wrap_stream(incoming.into_data_stream()));
+    }
+    match request.send().await {
+        Ok(answer) => {
+            let (status, headers) = (answer.status(), end_to_end(answer.headers()));
+            (status, headers, answer.bytes_stream().map_err(io::Error::other).boxed())
+        }
+        Err(error) => local(&Answer::status(502).body(format!("the proxy's upstream failed: {error}"))),
+    }
+}
+
+fn path_of(parts: &Parts) -> &str {
+    parts.uri.path_and_query().map_or("/", |path| path.as_str())
+}
+
+/// Headers without those that concern one connection alone (RFC 9110, 7.6.1).
+fn end_to_end(headers: &HeaderMap) -> HeaderMap {
+    let mut headers = headers.clone();
+    for name in [header::CONNECTION, header::TRANSFER_ENCODING, header::UPGRADE, header::TE, header::TRAILER]
+    {
+        headers.remove(name);
+    }
+    headers
+}
+
+/// A connection that is reset, not closed, once `reset` is set.
+struct Socket {
+    stream: TcpStream,
+    reset: Arc<AtomicBool>,
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        if self.reset.load(Ordering::SeqCst) {
+            self.stream.set_zero_linger().ok();
+        }
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

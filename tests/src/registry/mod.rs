@@ -1,0 +1,211 @@
+//! A real registry: Debian's docker-registry (distribution 2.8), on loopback.
+
+mod access_log;
+mod push;
+
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+
+use crate::certificates::Authority;
+use crate::port::Port;
+use crate::process::Program;
+use crate::runtime::block_on;
+use crate::tools::in_path;
+use crate::wait::{PATIENCE, until};
+use crate::{Error, Image, Pushed, Result, Scratch};
+
+pub use access_log::{Request, Requests};
+
+/// The harness' own look-outs, which are no part of what a test counts.
+const PROBE_AGENT: &str = "larder-tests-probe";
+/// What pushes of the harness call themselves in the access log.
+pub const PUSH_AGENT: &str = "larder-tests-push";
+
+/// How a registry is set up.
+#[derive(Debug, Clone, Default)]
+pub struct RegistryOptions {
+    /// A fixed port; any free one otherwise.
+    pub port: Option<u16>,
+    /// User and password that every request must bring (HTTP Basic).
+    pub login: Option<(String, String)>,
+    /// Serve HTTPS, with a certificate of a private authority.
+    pub tls: bool,
+    /// Allow manifests and blobs to be deleted.
+    pub delete: bool,
+}
+
+/// docker-registry, running. Dropping it ends it and removes its content.
+#[derive(Debug)]
+pub struct Registry {
+    program: Program,
+    options: RegistryOptions,
+    authority: Option<Authority>,
+    ca_file: Option<PathBuf>,
+    access_log: PathBuf,
+    client: reqwest::Client,
+    port: Port,
+    _scratch: Scratch,
+}
+
+/// A place in the access log: see [`Registry::requests_since`].
+#[derive(Debug, Clone, Copy)]
+pub struct Mark(usize);
+
+impl Registry {
+    /// Starts one and waits until it answers.
+    pub fn start(options: RegistryOptions) -> Result<Self> {
+        let scratch = Scratch::new("registry")?;
+        let port = options.port.map_or_else(Port::free, Port::exactly)?;
+        let authority = options.tls.then(|| Authority::new("larder-tests registry")).transpose()?;
+        let ca_file = authority.as_ref().map(|ca| scratch.write("ca.crt", ca.pem())).transpose()?;
+        let config = configuration(&scratch, &options, authority.as_ref(), &port)?;
+        let access_log = scratch.path().join("access.log");
+        let program = Program::new("docker-registry", &in_path("docker-registry")?, scratch.path())
+            .stdout(&access_log)
+            .args([Path::new("serve"), &config]);
+        let client = push::client(authority.as_ref())?;
+        let registry =
+            Self { program, options, authority, ca_file, access_log, client, port, _scratch: scratch };
+        registry.restart()?;
+        Ok(registry)
+    }
+
+    /// `127.0.0.1:PORT`, as image names begin.
+    #[must_use]
+    pub fn host(&self) -> String {
+        self.port.host()
+    }
+
+    /// Its base URL, without a slash at the end.
+    #[must_use]
+    pub fn url(&self) -> String {
+        let scheme = if self.authority.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.host())
+    }
+
+    /// The private authority's certificate, where it serves HTTPS.
+    #[must_use]
+    pub fn ca_file(&self) -> Option<&Path> {
+        self.ca_file.as_deref()
+    }
+
+    /// Ends it at once. Its content and its port stay its own.
+    pub fn stop(&self) {
+        self.program.kill();
+    }
+
+    /// Starts it, anew if it runs, on the same port with the same content, and waits until it answers.
+    pub fn restart(&self) -> Result<()> {
+        self.program.kill();
+        self.program.start_until("docker-registry to answer", || self.probe("ready").is_ok())
+    }
+
+    /// Pushes an image and gives the name to pull it by. Blobs that the repository has are not sent again.
+    pub fn push(&self, image: &Image, repository: &str, tag: &str) -> Result<Pushed> {
+        let target = push::Target {
+            client: self.client.clone(),
+            url: self.url(),
+            repository: repository.to_owned(),
+            login: self.options.login.clone(),
+        };
+        let (image, reference) = (image.clone(), tag.to_owned());
+        let pushed = Pushed {
+            name: format!("{}/{repository}:{tag}", self.host()),
+            repository: format!("{}/{repository}", self.host()),
+            digest: image.digest().clone(),
+            size: image.size(),
+        };
+        block_on(async move { target.push(&image, &reference).await })?;
+        Ok(pushed)
+    }
+
+    /// Removes a tag's or a digest's manifest. Needs [`RegistryOptions::delete`], and a digest.
+    pub fn delete_manifest(&self, repository: &str, digest: &str) -> Result<()> {
+        let url = format!("{}/v2/{repository}/manifests/{digest}", self.url());
+        let mut request = self.client.delete(&url);
+        if let Some((user, password)) = &self.options.login {
+            request = request.basic_auth(user, Some(password));
+        }
+        block_on(async move { push::expect_success(request, &format!("DELETE {url}")).await.map(drop) })
+    }
+
+    /// All requests so far, in order, pings of `/v2/` included, the harness' own look-outs left out.
+    pub fn requests(&self) -> Result<Requests> {
+        if self.program.is_running() {
+            self.settle()?;
+        }
+        let log = std::fs::read_to_string(&self.access_log).map_err(Error::file("read", &self.access_log))?;
+        Ok(log.lines().filter_map(Request::parse).filter(|request| request.agent != PROBE_AGENT).collect())
+    }
+
+    /// The place in the log where the next request will be.
+    pub fn mark(&self) -> Result<Mark> {
+        Ok(Mark(self.requests()?.len()))
+    }
+
+    /// The requests after a mark.
+    pub fn requests_since(&self, mark: Mark) -> Result<Requests> {
+        Ok(self.requests()?.iter().skip(mark.0).cloned().collect())
+    }
+
+    /// The process.
+    #[must_use]
+    pub fn program(&self) -> &Program {
+        &self.program
+    }
+
+    /// The log is written after the answer: waits until a request of our own, sent now, is in it.
+    fn settle(&self) -> Result<()> {
+        let marker = format!("settle-{}", fastrand::u64(..));
+        self.probe(&marker)?;
+        until("the registry's access log to be written", PATIENCE, || {
+            std::fs::read_to_string(&self.access_log).ok()?.contains(&marker).then_some(())
+        })
+    }
+
+    fn probe(&self, marker: &str) -> Result<()> {
+        let url = format!("{}/v2/?{marker}", self.url());
+        let request = self.client.get(&url).header("user-agent", PROBE_AGENT);
+        block_on(async move {
+            request.send().await.map_err(|error| Error::Http {
+                request: format!("GET {url}"),
+                problem: push::with_causes(&error),
+            })
+        })?;
+        Ok(())
+    }
+}
+
+/// Writes distribution's configuration file (JSON, which is YAML too), and the files it names.
+fn configuration(
+    scratch: &Scratch,
+    options: &RegistryOptions,
+    authority: Option<&Authority>,
+    port: &Port,
+) -> Result<PathBuf> {
+    let mut config = json!({
+        "version": "0.1",
+        "log": {"level": "warn", "accesslog": {"disabled": false}},
+        "storage": {
+            "filesystem": {"rootdirectory": scratch.folder("storage")?},
+            "delete": {"enabled": options.delete},
+            "maintenance": {"uploadpurging": {"enabled": false}},
+        },
+        "http": {"addr": port.host(), "secret": "of no use to anybody"},
+    });
+    if let Some(authority) = authority {
+        let identity = authority.server(&["127.0.0.1", "localhost"])?;
+        config["http"]["tls"] = json!({
+            "certificate": scratch.write("registry.crt", &identity.certificate)?,
+            "key": scratch.write("registry.key", &identity.key)?,
+        });
+    }
+    if let Some((user, password)) = &options.login {
+        // The least cost that bcrypt has: every request of a test pays it.
+        let hash = bcrypt::hash(password, 4).map_err(Error::data("password hash"))?;
+        let file = scratch.write("htpasswd", format!("{user}:{hash}\n"))?;
+        config["auth"] = json!({"htpasswd": {"realm": "larder-tests", "path": file}});
+    }
+    scratch.write("config.yml", format!("{config:#}\n"))
+}

@@ -1,0 +1,68 @@
+//! `cargo xtask`: Larder's development commands.
+
+#![forbid(unsafe_code)]
+
+mod debian;
+mod demo;
+mod generate;
+mod steps;
+mod test;
+mod tools;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use larder_tests::cleanup;
+
+/// Larder's development commands.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Shows Larder at work: a real control plane and registry, the operator, and three agents, on this machine.
+    Demo {
+        /// Stay when the images are there, and say how to look around, until Ctrl-C.
+        #[arg(long)]
+        keep: bool,
+    },
+    /// Runs all checks and tests, those against the real API server and registry last.
+    Test {
+        /// Leave out the tests against real parts.
+        #[arg(long)]
+        fast: bool,
+    },
+    /// Writes the files that are made from code: manifests/crds.
+    Gen {
+        /// Write nothing; fail when a file differs from what would be written.
+        #[arg(long)]
+        check: bool,
+    },
+    /// Builds or installs the programs that demo and tests need, unless they are there.
+    Tools,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let result = cleanup::on_signals().map_err(Into::into).and_then(|()| match arguments.command {
+        Command::Demo { keep } => demo::run(keep),
+        Command::Test { fast } => test::run(fast),
+        Command::Gen { check } => generate::run(check),
+        Command::Tools => tools::ensure(),
+    });
+    while cleanup::has_begun() {
+        // A signal: its handler ends this process. What failed here meanwhile failed because of it.
+        std::thread::park();
+    }
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

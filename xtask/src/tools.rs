@@ -1,0 +1,130 @@
+//! `cargo xtask tools`: builds etcd, kube-apiserver and kubectl from their Go modules, once.
+
+use std::fs::File;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, bail};
+use larder_tests::Scratch;
+use larder_tests::tools::{GO_MODULES, GoModule, Tool, cache_dir, in_path};
+
+use crate::debian;
+use crate::steps::{root, run_command, step};
+
+/// Makes sure that every program is there that the demo and the tests need.
+pub fn ensure() -> anyhow::Result<()> {
+    debian::ensure()?;
+    for module in GO_MODULES {
+        ensure_module(module)?;
+    }
+    for (tool, _) in GO_MODULES.iter().flat_map(|module| module.programs) {
+        println!("  {:<15} {}", tool.file_name(), tool.path()?.display());
+    }
+    for program in debian_programs() {
+        println!("  {program:<15} {}", in_path(program)?.display());
+    }
+    Ok(())
+}
+
+fn debian_programs() -> impl Iterator<Item = &'static str> {
+    larder_tests::tools::DEBIAN_PACKAGES.iter().copied()
+}
+
+fn missing(module: &GoModule) -> Vec<&'static (Tool, &'static str)> {
+    module.programs.iter().filter(|(tool, _)| tool.path().is_err()).collect()
+}
+
+fn ensure_module(module: &GoModule) -> anyhow::Result<()> {
+    if missing(module).is_empty() {
+        return Ok(());
+    }
+    let cache = cache_dir()?;
+    std::fs::create_dir_all(&cache).with_context(|| format!("cannot make {}", cache.display()))?;
+    let lock_path = cache.join("lock");
+    let lock = File::create(&lock_path).with_context(|| format!("cannot open {}", lock_path.display()))?;
+    if lock.try_lock().is_err() {
+        println!("waiting for another build of the tools ({} is locked)", lock_path.display());
+        lock.lock().with_context(|| format!("cannot lock {}", lock_path.display()))?;
+    }
+    // Somebody else may just have built it.
+    let missing = missing(module);
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<_> = missing.iter().map(|(tool, _)| tool.file_name()).collect();
+    let what = format!(
+        "building {} from the Go module {} {}: minutes, the first time (xtask/tools/{})",
+        names.join(" and "),
+        module.upstream,
+        module.version()?,
+        module.name,
+    );
+    step(what, || build(module, &missing, &cache))
+}
+
+/// Builds into a folder of its own and moves the finished programs to their place: what is there is whole.
+fn build(module: &GoModule, missing: &[&(Tool, &str)], cache: &Path) -> anyhow::Result<()> {
+    if in_path("go").is_err() {
+        bail!(
+            "Go is missing: install 1.21 or later (https://go.dev/doc/install), or set KUBEBUILDER_ASSETS to a \
+             folder with etcd, kube-apiserver and kubectl"
+        );
+    }
+    let scratch = Scratch::in_folder(cache, "build")?;
+    let folder = module.folder()?;
+    std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    for (tool, package) in missing {
+        let name = tool.file_name();
+        let built = scratch.path().join(name);
+        go_build(module, package, &built)?;
+        let place = folder.join(name);
+        std::fs::rename(&built, &place)
+            .with_context(|| format!("cannot move {name} to {}", place.display()))?;
+    }
+    Ok(())
+}
+
+fn go_build(module: &GoModule, package: &str, output: &Path) -> anyhow::Result<()> {
+    let mut command = Command::new("go");
+    command
+        .args(["build", "-mod=readonly", "-buildvcs=false", "-ldflags", &link_flags(module)?, "-o"])
+        .arg(output)
+        .arg(package)
+        .current_dir(root().join("xtask/tools").join(module.name))
+        .env("GOWORK", "off");
+    run_command(&mut command).with_context(|| {
+        format!(
+            "Go's own message is above. Where it could not download modules, it needs a module proxy (GOPROXY={}), or a \
+             module cache that holds them already",
+            std::env::var("GOPROXY").unwrap_or_else(|_| "go's default".to_owned())
+        )
+    })
+}
+
+/// Without symbols; Kubernetes' programs also learn their version this way, and say v0.0.0 otherwise.
+fn link_flags(module: &GoModule) -> anyhow::Result<String> {
+    let mut flags = vec!["-s -w".to_owned()];
+    if module.name == "kubernetes" {
+        let version = module.version()?;
+        let (major, rest) = version.trim_start_matches('v').split_once('.').unwrap_or((version, ""));
+        let minor = rest.split('.').next().unwrap_or_default();
+        flags.extend(
+            [("gitVersion", version), ("gitMajor", major), ("gitMinor", minor)]
+                .map(|(name, value)| format!("-X k8s.io/component-base/version.{name}={value}")),
+        );
+    }
+    Ok(flags.join(" "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kubernetes_learns_its_version() {
+        let module = GO_MODULES.iter().find(|module| module.name == "kubernetes").unwrap();
+        let flags = link_flags(module).unwrap();
+        assert!(flags.contains(&format!("version.gitVersion={}", module.version().unwrap())), "{flags}");
+        assert!(flags.contains("version.gitMajor=1 "), "{flags}");
+    }
+}
