@@ -42,6 +42,8 @@ pub enum ConditionReason {
     AllImagesReady,
     /// No node matches the selector; there is nothing to do until one does.
     NoMatchingNodes,
+    /// There is no selector, and no node runs an agent (yet).
+    NoAgents,
     /// Nodes are still fetching images.
     ImagesProgressing,
     /// Images failed and are tried again.
@@ -62,6 +64,7 @@ impl ConditionReason {
             Self::Pending => "Pending",
             Self::AllImagesReady => "AllImagesReady",
             Self::NoMatchingNodes => "NoMatchingNodes",
+            Self::NoAgents => "NoAgents",
             Self::ImagesProgressing => "ImagesProgressing",
             Self::ImagesFailing => "ImagesFailing",
             Self::ImagesUnavailable => "ImagesUnavailable",

