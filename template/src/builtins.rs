@@ -181,7 +181,8 @@ pub(crate) fn slice<'a>(context: &mut Context<'_>, args: &[Value<'a>]) -> Result
     }
 }
 
-/// Bytes of a string; a character that is cut becomes the replacement character, which is what a terminal shows of it.
+/// Bytes of a string; a character that is cut becomes the replacement character, which is what a terminal
+/// shows of it.
 pub(crate) fn bytes_of(text: &str, start: usize, end: usize) -> Cow<'_, str> {
     String::from_utf8_lossy(text.as_bytes().get(start..end).unwrap_or_default())
 }

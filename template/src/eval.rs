@@ -24,7 +24,8 @@ impl<'a> Exec<'a> {
         }
     }
 
-    /// The value of a pipeline. Variables that it declares stay on the stack: whoever opened the block takes them off.
+    /// The value of a pipeline. Variables that it declares stay on the stack: whoever opened the block takes
+    /// them off.
     pub fn pipeline(&mut self, dot: &Value<'a>, pipe: &'a Pipe) -> Evaluated<'a> {
         self.at = At::Pipe(pipe);
         self.enter()?;

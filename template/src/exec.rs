@@ -13,7 +13,8 @@ use crate::{Template, TemplateError};
 /// Steps that one rendering may take: a node walked or a command evaluated is one.
 const MAX_STEPS: usize = 1_000_000;
 
-/// Blocks, parentheses and templates inside each other at run time; more would need a larger stack than threads have.
+/// Blocks, parentheses and templates inside each other at run time; more would need a larger stack than
+/// threads have.
 const MAX_DEPTH: usize = 150;
 
 /// What happens when a map has no entry for a name.
@@ -248,7 +249,8 @@ impl<'a> Exec<'a> {
         Ok(ran)
     }
 
-    /// Gives the loop's variables, of which the pipeline left two, one or none just below `mark`, their values.
+    /// Gives the loop's variables, of which the pipeline left two, one or none just below `mark`, their
+    /// values.
     fn bind(&mut self, pipe: &'a Pipe, mark: usize, key: Value<'a>, element: &Value<'a>) -> Result<(), Stop> {
         let values: Vec<Value<'a>> = match pipe.decl.len() {
             0 => return Ok(()),
@@ -275,6 +277,7 @@ impl<'a> Exec<'a> {
             Some(pipe) => self.pipeline(dot, pipe)?,
             None => Value::missing(),
         };
+        self.at = At::Call(call);
         // The other template sees its argument and none of these variables.
         let vars = std::mem::replace(&mut self.vars, vec![("$", argument.clone())]);
         let (outer_name, outer_at) = (std::mem::replace(&mut self.name, name), self.at);

@@ -1,6 +1,7 @@
 //! Floating-point numbers as Go's `strconv.FormatFloat` writes them.
 
-/// Formats with the verb `e`, `f` or `g`; without a precision, with the fewest digits that read back as the same number.
+/// Formats with the verb `e`, `f` or `g`; without a precision, with the fewest digits that read back as the
+/// same number.
 pub(crate) fn format(value: f64, verb: char, precision: Option<usize>) -> String {
     if value.is_nan() {
         return "NaN".to_owned();

@@ -23,10 +23,11 @@ pub struct Format {
 }
 
 impl Format {
-    /// Parses what a user gave. `table TEMPLATE` lists in columns under a header, `json` is `{{json .}}`, and anything else is a template.
-    /// Outside of actions `\t` and `\n` are a tab and a line break, since shells do not make them so.
+    /// Parses what a user gave. `table TEMPLATE` lists in columns under a header, `json` is `{{json .}}`, and
+    /// anything else is a template. `\t` and `\n` become a tab and a line break, which shells leave as they are.
     ///
-    /// `table` alone, and docker's `raw` and `pretty`, stand for templates of the command that lists: the caller replaces them before.
+    /// `table` alone, and docker's `raw` and `pretty`, stand for templates of the command that lists: the caller
+    /// puts those in their place before.
     pub fn parse(format: &str) -> Result<Self, TemplateError> {
         let (table, text) = match format.strip_prefix("table") {
             Some(rest) => (true, rest),
@@ -45,8 +46,8 @@ impl Format {
 
     /// Renders a line for each row, and for a table the header and aligned columns.
     ///
-    /// A row is an object with a value for every column; a name that it does not have is an error. `headers` gives each column's
-    /// name its title, such as `("ID", "IMAGE ID")`.
+    /// A row is an object with a value for every column; a name that it does not have is an error. `headers`
+    /// gives each column's name its title, such as `("ID", "IMAGE ID")`.
     pub fn render<'r>(
         &self,
         headers: &[(&str, &str)],
@@ -67,7 +68,8 @@ impl Format {
             .iter()
             .map(|(name, title)| ((*name).to_owned(), Json::from(*title)))
             .collect::<Map<_, _>>();
-        // Rows that render say that the template is sound. What it cannot do with a title is no reason to keep them back.
+        // Rows that render say that the template is sound. What it cannot do with a title is no reason to
+        // keep them back.
         let titles = Json::Object(titles);
         let titles = Value::root(&titles, &Shape::Any);
         let (header, _) = exec::render(&self.template, &titles, MissingKey::NoValue, Mode::Header);

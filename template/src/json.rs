@@ -4,7 +4,8 @@ use crate::float;
 use crate::out::Out;
 use crate::value::{Kind, Value};
 
-/// Writes a value without spaces. With `html`, `<`, `>` and `&` are escaped, as `json.Marshal` does and docker's `json` function does not.
+/// Writes a value without spaces. With `html`, `<`, `>` and `&` are escaped, as `json.Marshal` does and
+/// docker's `json` function does not.
 pub(crate) fn write(out: &mut Out, value: &Value<'_>, html: bool) {
     if out.is_full() {
         return;

@@ -352,7 +352,8 @@ impl<'s> Lexer<'s> {
     }
 
     fn lex_number(&mut self) -> Token<'s> {
-        // A second sign would begin the imaginary part of a complex number: read on, so that the message shows all of it.
+        // A second sign would begin the imaginary part of a complex number: read on, so that the message
+        // shows all of it.
         let mut ok = self.scan_number();
         if ok && matches!(self.peek(), Some('+' | '-')) {
             self.scan_number();

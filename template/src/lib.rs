@@ -1,8 +1,9 @@
 //! Go's `text/template` as docker's `--format` offers it, over JSON.
 //!
-//! What docker's users have in their scripts works: every action, function and literal of Go's templates, and docker's `json`, `split`,
-//! `join`, `title`, `lower`, `upper`, `pad` and `truncate`. Messages are Go's, with the `template parsing error: ` that docker puts before them. `tests/vectors.json`
-//! holds about a thousand templates with what docker's own packages made of them, and this crate renders the same.
+//! What docker's users have in their scripts works: every action, function and literal of Go's templates, and
+//! docker's `json`, `split`, `join`, `title`, `lower`, `upper`, `pad` and `truncate`. Messages are Go's, with
+//! the `template parsing error: ` that docker puts before them. `tests/vectors.json` holds about a thousand
+//! templates with what docker's own packages made of them, and this crate renders the same.
 //!
 //! ```
 //! # fn main() -> Result<(), larder_template::TemplateError> {
@@ -15,18 +16,22 @@
 //!
 //! # Why not a crate
 //!
-//! `gtmpl` (0.7) and its maintained fork `gtmpl-ng` (1.0) were tried on those cases. Both compare values of different types without an error, read escapes in raw strings and not all
-//! in quoted ones, lack `{{else with}}`, and put `printf` right where Go shows a mistake; none of the messages of the parser is the one
-//! that docker's users see. What a missing label or an empty list prints depends on the types that docker has and JSON
-//! does not show (see [`Shape`]), which their values cannot express. Other crates bind to Go itself.
+//! `gtmpl-ng` (1.0, the maintained fork of `gtmpl`) was run on the same cases. It compares values of different
+//! types without an error, reads escapes in raw strings and not all of them in quoted ones, has no
+//! `{{else with}}`, and its `printf` puts right what Go shows as a mistake. The texts of its errors are its own,
+//! where docker's users know Go's. What a missing label or an empty list prints depends on the types that docker
+//! has and JSON does not show (see [`Shape`]), which its values cannot express. Other crates bind to Go itself.
 //!
 //! # Where it differs from docker
 //!
-//! - Complex numbers are not supported, nor `printf`'s binary and hexadecimal forms and its `#` flag for floating-point numbers.
-//! - Output is UTF-8: a character that `truncate` or `slice` cuts becomes U+FFFD, where docker prints the bytes that are left.
-//! - In [`Template::inspect`] a number stays a number when docker would compare its digits as text (its second attempt), and a nested structure prints
-//!   its fields where docker prints a pointer's address.
-//! - A template takes at most a million steps, makes at most 64 MiB of text and nests at most 50 deep.
+//! - Complex numbers are not supported, nor `printf`'s binary and hexadecimal forms and its `#` flag for
+//!   floating-point numbers.
+//! - Output is UTF-8: a character that `truncate` or `slice` cuts becomes U+FFFD, where docker prints the
+//!   bytes that are left.
+//! - In [`Template::inspect`] a number stays a number when docker would compare its digits as text (its
+//!   second attempt), and a nested structure prints its fields where docker prints a pointer's address.
+//! - A template takes at most a million steps, makes at most 64 MiB of text and nests at most 50 deep, or 150
+//!   with the templates that it calls.
 
 mod ast;
 mod builtins;
@@ -92,8 +97,9 @@ impl Template {
         self.run(data, &Shape::Any, MissingKey::Error)
     }
 
-    /// Renders as docker's `inspect` does: with the types of `shape`, such as [`IMAGE`], under which absent values are empty ones; if
-    /// that fails, for instance because the template names a field that the shape lacks, as the JSON it is, where a key that is not there is an error.
+    /// Renders as docker's `inspect` does: with the types of `shape`, such as [`IMAGE`], under which absent
+    /// values are empty ones; if that fails, for instance because the template names a field that the shape
+    /// lacks, as the JSON it is, where a key that is not there is an error.
     pub fn inspect(&self, data: &Json, shape: &'static Shape) -> Result<String, TemplateError> {
         self.run(data, shape, MissingKey::NoValue).or_else(|_| self.render_strict(data))
     }

@@ -1,7 +1,7 @@
 //! Text under construction, with a bound on how much of it one rendering may make.
 
-/// Bytes that one rendering may make in all: its output and the strings that functions make on the way. A listing of every
-/// image of a large store takes less than a hundredth.
+/// Bytes that one rendering may make in all: its output and the strings that functions make on the way. A
+/// listing of every image of a large store takes less than a hundredth.
 pub(crate) const MAX_BYTES: usize = 64 << 20;
 
 /// A string that stops growing at a limit and remembers that it was reached.

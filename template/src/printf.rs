@@ -172,7 +172,8 @@ fn complain(out: &mut Out, verb: char, what: &str) {
     out.push_str(what);
 }
 
-/// The number that the text begins with, and what follows. One that is far too large takes all of the text with it, as in Go.
+/// The number that the text begins with, and what follows. One that is far too large takes all of the text
+/// with it, as in Go.
 fn take_number(text: &str) -> (Option<usize>, &str) {
     let mut number = None;
     let mut rest = text.chars();

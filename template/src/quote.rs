@@ -5,9 +5,11 @@ use std::fmt::Write as _;
 /// What Go says of a malformed literal.
 pub(crate) const INVALID_SYNTAX: &str = "invalid syntax";
 
-/// True for what Go prints as it is in a quoted string: letters, marks, numbers, punctuation, symbols and the ASCII space.
+/// True for what Go prints as it is in a quoted string: letters, marks, numbers, punctuation, symbols and the
+/// ASCII space.
 pub(crate) fn is_printable(c: char) -> bool {
-    // A character on its own is also escaped when it would combine with the quote before it: put a letter there instead.
+    // A character on its own is also escaped when it would combine with the quote before it: put a letter
+    // there instead.
     matches!(c, '\'' | '"' | '\\') || ['a', c].iter().collect::<String>().escape_debug().count() == 2
 }
 

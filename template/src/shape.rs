@@ -1,7 +1,8 @@
 //! The types that JSON does not show, so that an absent value renders as docker renders it.
 //!
-//! docker runs its templates over Go structs. There a label map that is missing is an empty map of strings: `{{index .Config.Labels "x"}}`
-//! is the empty string and `{{.Config.Env}}` is `[]`, though the JSON has no such keys at all.
+//! docker runs its templates over Go structs. There a label map that is missing is an empty map of strings:
+//! `{{index .Config.Labels "x"}}` is the empty string and `{{.Config.Env}}` is `[]`, though the JSON has no
+//! such keys at all.
 
 /// What type a JSON value stands for.
 #[derive(Debug, Clone, Copy)]

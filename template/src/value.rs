@@ -10,8 +10,8 @@ use crate::shape::{Field, Shape};
 
 static NULL: Json = Json::Null;
 
-/// A value, and whether Go would hold it in an `interface{}`: an element of a list or map of mixed types. Messages tell the two
-/// apart, and a nil that came out of an interface is not the same as no value at all.
+/// A value, and whether Go would hold it in an `interface{}`: an element of a list or map of mixed types.
+/// Messages tell the two apart, and a nil that came out of an interface is not the same as no value at all.
 #[derive(Clone, Debug)]
 pub(crate) struct Value<'a> {
     pub kind: Kind<'a>,
@@ -291,7 +291,8 @@ impl<'a> Map<'a> {
         }
     }
 
-    /// The same as JSON has them: of a struct, only fields that are in the data, and those that it does not know after them.
+    /// The same as JSON has them: of a struct, only fields that are in the data, and those that it does not
+    /// know after them.
     pub fn json_entries(&self) -> Vec<(&'a str, Value<'a>)> {
         let (Elements::Fields(fields), Some(entries)) = (self.elements, self.entries) else {
             return self.entries();

@@ -1,5 +1,5 @@
-//! Every template of `vectors.json` renders as docker's own packages render it. `vectors/` holds the program that writes the file:
-//! `cd template/tests/vectors && go run . > ../vectors.json`.
+//! Every template of `vectors.json` renders as docker's own packages render it. `vectors/` holds the program
+//! that writes the file: `cd template/tests/vectors && go run . > ../vectors.json`.
 
 use std::collections::BTreeMap;
 
