@@ -107,7 +107,8 @@ impl Clients {
         let mut authorities = Vec::new();
         for path in &self.transport.ca {
             let unusable = |why: String| HostsError::Certificate { path: path.clone(), why };
-            let found = Certificate::from_pem_bundle(&read(path)?).map_err(|error| unusable(cause(&error)))?;
+            let found =
+                Certificate::from_pem_bundle(&read(path)?).map_err(|error| unusable(cause(&error)))?;
             if found.is_empty() {
                 return Err(unusable("it holds no certificate in PEM form".to_owned()).into());
             }

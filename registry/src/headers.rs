@@ -20,7 +20,8 @@ pub(crate) fn content_length(response: &Response) -> Option<u64> {
 /// Whether a `Content-Range` is the part of a blob that was asked for (RFC 9110, section 14.4). A proxy that serves
 /// another would corrupt the blob, and only at the end would we know.
 pub(crate) fn is_part(content_range: &str, part: &Range<u64>, size: u64) -> bool {
-    let Some((given, whole)) = content_range.strip_prefix("bytes ").and_then(|rest| rest.split_once('/')) else {
+    let Some((given, whole)) = content_range.strip_prefix("bytes ").and_then(|rest| rest.split_once('/'))
+    else {
         return false;
     };
     let Some(given) = range(given) else { return false };
@@ -62,7 +63,8 @@ pub(crate) fn next_page(link: &str, here: &Url) -> Option<Url> {
         let is_next = params[..end].split([';', ',']).any(|param| {
             let (name, value) = param.trim().split_once('=').unwrap_or_default();
             let value = value.trim().trim_matches('"');
-            name.trim().eq_ignore_ascii_case("rel") && value.split(' ').any(|rel| rel.eq_ignore_ascii_case("next"))
+            name.trim().eq_ignore_ascii_case("rel")
+                && value.split(' ').any(|rel| rel.eq_ignore_ascii_case("next"))
         });
         if is_next {
             return here.join(target).ok().filter(|url| url.origin() == here.origin());
@@ -140,7 +142,10 @@ mod tests {
         for (link, next) in [
             (r#"</v2/x/tags/list?last=b&n=2>; rel="next""#, Some("https://a.corp/v2/x/tags/list?last=b&n=2")),
             (r"<https://a.corp/p2>;rel=next", Some("https://a.corp/p2")),
-            (r#"<https://a.corp/p0>; rel="prev", </p2>; title="x"; rel="last NEXT""#, Some("https://a.corp/p2")),
+            (
+                r#"<https://a.corp/p0>; rel="prev", </p2>; title="x"; rel="last NEXT""#,
+                Some("https://a.corp/p2"),
+            ),
             (r#"<https://evil.corp/p2>; rel="next""#, None),
             (r#"<http://a.corp/p2>; rel="next""#, None),
             (r#"</p2>; rel="prev""#, None),

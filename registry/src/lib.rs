@@ -75,8 +75,8 @@ use std::{path::PathBuf, sync::Arc};
 use larder_oci::ImageName;
 
 pub use credentials::{
-    Anonymous, ConfigFile, Credential, Credentials, CredentialsError, DockerConfig, ExposeSecret, SecretString,
-    StoredIn,
+    Anonymous, ConfigFile, Credential, Credentials, CredentialsError, DockerConfig, ExposeSecret,
+    SecretString, StoredIn,
 };
 pub use error::RegistryError;
 pub use hosts::HostsError;
@@ -117,7 +117,7 @@ impl Registry {
     /// A client.
     ///
     /// # Errors
-    /// None any more: certificates are read when a host is first spoken to.
+    /// None yet: what can fail, such as reading certificates, is done when a host is first spoken to.
     pub fn new(options: RegistryOptions) -> Result<Self, RegistryError> {
         let RegistryOptions { plain_http, hosts_dir, credentials } = options;
         Ok(Self {

@@ -4,11 +4,7 @@
 use reqwest::{Method, Response, StatusCode, header::HeaderValue};
 
 use crate::{
-    Credential, Registry, RegistryError,
-    auth::log_in,
-    hosts::Endpoint,
-    http::check_status,
-    send::Outgoing,
+    Credential, Registry, RegistryError, auth::log_in, hosts::Endpoint, http::check_status, send::Outgoing,
 };
 
 /// A login that the registry takes.
@@ -26,7 +22,11 @@ impl Registry {
     /// # Errors
     /// [`RegistryError::LoginRefused`] when the registry or its token server refuses it; other [`RegistryError`]s when
     /// that can't be found out.
-    pub async fn login(&self, registry: &str, credential: &Credential) -> Result<LoginOutcome, RegistryError> {
+    pub async fn login(
+        &self,
+        registry: &str,
+        credential: &Credential,
+    ) -> Result<LoginOutcome, RegistryError> {
         let at = self.hosts.own(registry)?.ok_or_else(|| RegistryError::Protocol {
             registry: registry.to_owned(),
             why: "no host is configured for it".to_owned(),
@@ -46,7 +46,11 @@ impl Registry {
         Ok(LoginOutcome { credential, checked: true })
     }
 
-    async fn ping(&self, at: &Endpoint, authorization: Option<HeaderValue>) -> Result<Response, RegistryError> {
+    async fn ping(
+        &self,
+        at: &Endpoint,
+        authorization: Option<HeaderValue>,
+    ) -> Result<Response, RegistryError> {
         let request = Outgoing::read(Method::GET, at.root());
         self.follow(at, "its API", &request, authorization.as_ref()).await
     }

@@ -10,7 +10,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures::{Stream, StreamExt, stream::BoxStream};
+use futures::{
+    Stream, StreamExt,
+    stream::{self, BoxStream},
+};
 use larder_oci::{Digest, ImageName, ManifestError, manifest};
 use reqwest::{Method, Response, StatusCode, header};
 use serde::Deserialize;
@@ -90,7 +93,11 @@ impl Registry {
     /// # Errors
     /// [`RegistryError`]; [`RegistryError::DigestMismatch`] also when the registry's own digest header is not that
     /// of the bytes.
-    pub async fn manifest(&self, name: &ImageName, digest: Option<&Digest>) -> Result<RawManifest, RegistryError> {
+    pub async fn manifest(
+        &self,
+        name: &ImageName,
+        digest: Option<&Digest>,
+    ) -> Result<RawManifest, RegistryError> {
         let expected = digest.or(name.digest());
         let endpoints = self.hosts.endpoints(name.registry(), purpose(expected))?;
         self.first_of(&endpoints, |at| self.manifest_at(at, name, digest)).await
@@ -109,10 +116,8 @@ impl Registry {
         let claimed = text(&response, "docker-content-digest");
         let content_type = text(&response, header::CONTENT_TYPE.as_str());
         let bytes = read_body(&at.name(), response, manifest::MAX_MANIFEST_SIZE).await?;
-        let bytes = bytes.ok_or_else(|| RegistryError::Manifest {
-            what: what.clone(),
-            source: ManifestError::TooLarge,
-        })?;
+        let bytes = bytes
+            .ok_or_else(|| RegistryError::Manifest { what: what.clone(), source: ManifestError::TooLarge })?;
         let mismatch = |expected: &Digest, actual: String| RegistryError::DigestMismatch {
             registry: at.name(),
             what: what.clone(),
@@ -149,7 +154,9 @@ impl Registry {
         let status = response.status();
         if status == StatusCode::OK {
             let claimed = text(&response, "docker-content-digest").and_then(|text| text.parse().ok());
-            if let (Some(digest), Some(size)) = (name.digest().cloned().or(claimed), content_length(&response)) {
+            if let (Some(digest), Some(size)) =
+                (name.digest().cloned().or(claimed), content_length(&response))
+            {
                 let content_type = text(&response, header::CONTENT_TYPE.as_str());
                 return Ok(ManifestHead { digest, size, content_type });
             }
@@ -194,7 +201,10 @@ impl Registry {
             let start = if response.status() == StatusCode::PARTIAL_CONTENT { offset } else { 0 };
             if start > 0 && !is_part(&content_range(&response), &(offset..size), size) {
                 let given: String = content_range(&response).chars().take(80).collect();
-                let why = format!("asked for bytes {offset}-{} of {size}, it sent {given:?}", size.saturating_sub(1));
+                let why = format!(
+                    "asked for bytes {offset}-{} of {size}, it sent {given:?}",
+                    size.saturating_sub(1)
+                );
                 return Err(RegistryError::Protocol { registry: at.name(), why });
             }
             self.stream(at, what, response, start..size)
@@ -224,7 +234,8 @@ impl Registry {
             let (what, response) = self.ask_for_blob(at, name, digest, Some(&header)).await?;
             let accepted = [StatusCode::OK, StatusCode::PARTIAL_CONTENT, StatusCode::RANGE_NOT_SATISFIABLE];
             let response = check_status(&at.name(), &what, response, &accepted).await?;
-            let length_fits = content_length(&response).is_none_or(|length| length == range.end - range.start);
+            let length_fits =
+                content_length(&response).is_none_or(|length| length == range.end - range.start);
             if response.status() != StatusCode::PARTIAL_CONTENT
                 || !length_fits
                 || !is_part(&content_range(&response), range, size)
@@ -296,7 +307,8 @@ impl Registry {
             let request = Outgoing::read(Method::GET, url.clone());
             let response = self.exchange(at, repository, &Scope::pull(repository), &what, &request).await?;
             let response = check_status(&at.name(), &what, response, &[StatusCode::OK]).await?;
-            let next = text(&response, header::LINK.as_str()).and_then(|link| next_page(&link, response.url()));
+            let next =
+                text(&response, header::LINK.as_str()).and_then(|link| next_page(&link, response.url()));
             let page = read_body(&at.name(), response, MAX_TAG_PAGE).await?;
             let page = page.ok_or_else(|| protocol(format!("a page of {what} is larger than 8 MiB")))?;
             let page: TagPage = serde_json::from_slice(&page)
@@ -342,20 +354,18 @@ impl Registry {
         if let Some(actual) = content_length(&response)
             && actual != length
         {
-            return Err(RegistryError::SizeMismatch { what, expected: part.end, actual: part.start + actual });
+            return Err(RegistryError::SizeMismatch {
+                what,
+                expected: part.end,
+                actual: part.start + actual,
+            });
         }
-        let origin = Origin { hosts: self.hosts.clone(), mirror: at.is_mirror().then(|| at.host()), name: at.name() };
-        let mut arrived = 0;
-        let bytes = response.bytes_stream().map(move |chunk| {
-            let chunk = chunk.map_err(|error| origin.broke_off(error))?;
-            arrived += chunk.len() as u64;
-            if arrived > length {
-                let actual = part.start + arrived;
-                return Err(RegistryError::SizeMismatch { what: what.clone(), expected: part.end, actual });
-            }
-            Ok(chunk)
-        });
-        Ok(BlobStream { start: part.start, host: at.name(), bytes: bytes.boxed() })
+        let origin =
+            Origin { hosts: self.hosts.clone(), mirror: at.is_mirror().then(|| at.host()), name: at.name() };
+        let arriving =
+            Arriving { body: response.bytes_stream().boxed(), at: part.start, end: part.end, what, origin };
+        let bytes = stream::unfold(Some(arriving), |arriving| async { arriving?.next().await }).boxed();
+        Ok(BlobStream { start: part.start, host: at.name(), bytes })
     }
 
     /// Tries hosts in order until one succeeds. The error is the last one's: that is the registry itself.
@@ -383,13 +393,44 @@ impl Registry {
             }
         }
         result.unwrap_or_else(|| {
-            Err(RegistryError::Protocol { registry: "the host configuration".to_owned(), why: "no host".to_owned() })
+            Err(RegistryError::Protocol {
+                registry: "the host configuration".to_owned(),
+                why: "no host".to_owned(),
+            })
         })
     }
 }
 
 /// What a blob's bytes come with.
 const CONTENT: &[StatusCode] = &[StatusCode::OK, StatusCode::PARTIAL_CONTENT];
+
+/// A body that must have exactly the bytes up to `end`.
+struct Arriving {
+    body: BoxStream<'static, reqwest::Result<Bytes>>,
+    at: u64,
+    end: u64,
+    what: String,
+    origin: Origin,
+}
+
+impl Arriving {
+    /// The next bytes, and what comes after them: nothing, after an error.
+    async fn next(mut self) -> Option<(Result<Bytes, RegistryError>, Option<Self>)> {
+        match self.body.next().await {
+            Some(Ok(chunk)) => {
+                self.at += chunk.len() as u64;
+                if self.at > self.end {
+                    let Self { what, end: expected, at: actual, .. } = self;
+                    return Some((Err(RegistryError::SizeMismatch { what, expected, actual }), None));
+                }
+                Some((Ok(chunk), Some(self)))
+            }
+            Some(Err(error)) => Some((Err(self.origin.broke_off(error)), None)),
+            None if self.at < self.end => Some((Err(self.origin.ended(self.at, self.end)), None)),
+            None => None,
+        }
+    }
+}
 
 /// Where a stream comes from.
 struct Origin {
@@ -401,10 +442,20 @@ struct Origin {
 impl Origin {
     /// A mirror that breaks off is passed over when the rest is asked for.
     fn broke_off(&self, error: reqwest::Error) -> RegistryError {
+        self.set_aside();
+        RegistryError::unreachable(&self.name, error)
+    }
+
+    fn ended(&self, at: u64, end: u64) -> RegistryError {
+        self.set_aside();
+        let cause = format!("the connection ended after {at} of {end} bytes");
+        RegistryError::Unreachable { registry: self.name.clone(), cause }
+    }
+
+    fn set_aside(&self) {
         if let Some(mirror) = &self.mirror {
             self.hosts.set_aside(mirror);
         }
-        RegistryError::unreachable(&self.name, error)
     }
 }
 

@@ -20,11 +20,7 @@ use reqwest::{
 use tokio::time::sleep;
 
 use crate::{
-    BlobSource, Registry, RegistryError,
-    auth::Scope,
-    client::Kind,
-    hosts::Endpoint,
-    source::exactly,
+    BlobSource, Registry, RegistryError, auth::Scope, client::Kind, hosts::Endpoint, source::exactly,
 };
 
 /// Redirects that are followed for one request.
@@ -101,7 +97,8 @@ impl Registry {
             return self.follow(at, what, outgoing, None).await;
         }
         let granted = self.auth.current(at, repository, scope).await?;
-        let response = self.follow(at, what, outgoing, granted.as_ref().map(|granted| &granted.header)).await?;
+        let response =
+            self.follow(at, what, outgoing, granted.as_ref().map(|granted| &granted.header)).await?;
         let challenged = response.status() == StatusCode::UNAUTHORIZED
             && at.owns(response.url())
             && response.headers().contains_key(header::WWW_AUTHENTICATE);
@@ -111,7 +108,10 @@ impl Registry {
         match self.auth.renew(at, repository, scope, granted.as_ref(), response.headers()).await? {
             Some(granted) => {
                 let response = self.follow(at, what, outgoing, Some(&granted.header)).await?;
-                if response.status() == StatusCode::UNAUTHORIZED && granted.is_password() && at.owns(response.url()) {
+                if response.status() == StatusCode::UNAUTHORIZED
+                    && granted.is_password()
+                    && at.owns(response.url())
+                {
                     return Err(RegistryError::LoginRefused { registry: at.name(), by: at.host() });
                 }
                 Ok(response)
@@ -121,7 +121,8 @@ impl Registry {
     }
 
     /// Sends a request with an `Authorization`, and follows redirects of those that only read. Storage on other hosts
-    /// gets the URL it was named, and nothing of ours: no login, no headers of the administrator's.
+    /// gets the URL it was named, and nothing of ours: no login, no headers of the administrator's. The authorities that
+    /// are trusted for the host are trusted there too, as containerd does: a private registry has private storage.
     pub(crate) async fn follow(
         &self,
         at: &Endpoint,

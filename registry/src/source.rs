@@ -46,7 +46,8 @@ impl BlobSource for Bytes {
         let rest = usize::try_from(offset).ok().filter(|offset| *offset <= self.len());
         let rest = rest.map(|offset| self.slice(offset..));
         Box::pin(async move {
-            let rest = rest.ok_or_else(|| Error::new(ErrorKind::UnexpectedEof, "it ends before the offset"))?;
+            let rest =
+                rest.ok_or_else(|| Error::new(ErrorKind::UnexpectedEof, "it ends before the offset"))?;
             Ok(stream::iter([Ok(rest)]).boxed())
         })
     }

@@ -19,8 +19,12 @@ use crate::{
     write::{Begun, MONOLITHIC},
 };
 
-/// How often an upload is begun again because the registry lost the session.
-const MAX_SESSIONS: usize = 3;
+/// How many sessions the registry may lose. docker-registry 2.8 loses one with each connection that breaks within a
+/// chunk.
+const MAX_SESSIONS: usize = 5;
+
+/// How many chunks the registry may refuse before the blob is sent whole. Not all registries take chunks.
+const MAX_REFUSALS: usize = 2;
 
 /// A blob on its way into a repository.
 pub(crate) struct Upload<'a> {
@@ -38,6 +42,8 @@ pub(crate) struct Upload<'a> {
 struct Session {
     location: Url,
     offset: u64,
+    /// Whether to send all in one request, whatever the size.
+    whole: bool,
     /// The least size of a chunk that the registry takes, the last one excepted.
     chunk: u64,
 }
@@ -54,8 +60,8 @@ enum Step {
 }
 
 /// The next step of an upload of `size` bytes, `offset` of which are there.
-fn next_step(size: u64, offset: u64, chunk: u64) -> Step {
-    if offset == 0 && size <= MONOLITHIC {
+fn next_step(size: u64, offset: u64, chunk: u64, whole: bool) -> Step {
+    if offset == 0 && (whole || size <= MONOLITHIC) {
         return Step::Whole;
     }
     if offset >= size {
@@ -68,7 +74,7 @@ impl Upload<'_> {
     /// Sends the blob. `begun` is a session that the registry has begun already.
     pub async fn run(&self, begun: Option<Box<Response>>) -> Result<(), RegistryError> {
         let mut session = begun.map(|response| self.session(&response)).transpose()?;
-        let mut lost = 0;
+        let (mut lost, mut refused) = (0, 0);
         let mut pauses_left = pauses();
         loop {
             let had_session = session.is_some();
@@ -76,7 +82,7 @@ impl Upload<'_> {
             let result = match &mut session {
                 Some(session) => self.step(session).await,
                 None => self.begin().await.map(|begun| {
-                    session = Some(begun);
+                    session = Some(Session { whole: refused >= MAX_REFUSALS, ..begun });
                     false
                 }),
             };
@@ -88,7 +94,8 @@ impl Upload<'_> {
                 }
                 Err(error) => error,
             };
-            if !is_worth_a_retry(&error) && !(had_session && out_of_step(&error)) {
+            let go_on = is_worth_a_retry(&error) || (had_session && out_of_step(&error));
+            if !go_on {
                 return Err(error);
             }
             let Some(pause) = pauses_left.next() else { return Err(error) };
@@ -96,6 +103,10 @@ impl Upload<'_> {
             sleep(wait_after(&error, pause)).await;
             if self.resume(&mut session).await? {
                 return Ok(());
+            }
+            refused += usize::from(is_refusal(&error));
+            if refused == MAX_REFUSALS {
+                session = None;
             }
             match &session {
                 Some(session) if session.offset > before => pauses_left = pauses(),
@@ -122,12 +133,12 @@ impl Upload<'_> {
         let chunk = self.options.chunk_size.max(least.unwrap_or(0)).max(1);
         let location = self.location(response, response.url())?;
         let location = location.ok_or_else(|| self.protocol("it names no Location for the upload"))?;
-        Ok(Session { location, offset: 0, chunk })
+        Ok(Session { location, offset: 0, chunk, whole: false })
     }
 
     /// Goes one step on. `true`: the blob is there.
     async fn step(&self, session: &mut Session) -> Result<bool, RegistryError> {
-        match next_step(self.size, session.offset, session.chunk) {
+        match next_step(self.size, session.offset, session.chunk, session.whole) {
             Step::Whole => self.put(session, self.part(0..self.size)).await,
             Step::Commit => self.put(session, Body::Bytes(Bytes::new())).await,
             Step::Chunk(range) => self.patch(session, range).await.map(|()| false),
@@ -140,9 +151,12 @@ impl Upload<'_> {
 
     async fn patch(&self, session: &mut Session, range: Range<u64>) -> Result<(), RegistryError> {
         let content_range = format!("{}-{}", range.start, range.end - 1);
-        let request = Outgoing { body: self.part(range.clone()), ..Outgoing::read(Method::PATCH, session.location.clone()) }
-            .header(header::CONTENT_TYPE, "application/octet-stream")?
-            .header(header::CONTENT_RANGE, &content_range)?;
+        let request = Outgoing {
+            body: self.part(range.clone()),
+            ..Outgoing::read(Method::PATCH, session.location.clone())
+        }
+        .header(header::CONTENT_TYPE, "application/octet-stream")?
+        .header(header::CONTENT_RANGE, &content_range)?;
         let response = self.exchange(&request, &[StatusCode::ACCEPTED, StatusCode::NO_CONTENT]).await?;
         if let Some(location) = self.location(&response, &session.location)? {
             session.location = location;
@@ -209,7 +223,11 @@ impl Upload<'_> {
         Ok(false)
     }
 
-    async fn exchange(&self, request: &Outgoing<'_>, success: &[StatusCode]) -> Result<Response, RegistryError> {
+    async fn exchange(
+        &self,
+        request: &Outgoing<'_>,
+        success: &[StatusCode],
+    ) -> Result<Response, RegistryError> {
         let what = self.what();
         let repository = self.name.repository();
         let response = self.registry.exchange(self.at, repository, self.scope, &what, request).await?;
@@ -218,7 +236,10 @@ impl Upload<'_> {
 
     fn location(&self, response: &Response, here: &Url) -> Result<Option<Url>, RegistryError> {
         let location = text(response, header::LOCATION.as_str());
-        location.map(|location| upload_location(&location, here)).transpose().map_err(|why| self.protocol(&why))
+        location
+            .map(|location| upload_location(&location, here))
+            .transpose()
+            .map_err(|why| self.protocol(&why))
     }
 
     fn what(&self) -> String {
@@ -232,11 +253,12 @@ impl Upload<'_> {
 
 /// The registry is at another offset than we think, or has lost the session: ask it.
 fn out_of_step(error: &RegistryError) -> bool {
-    match error {
-        RegistryError::Status { status, .. } => *status == StatusCode::RANGE_NOT_SATISFIABLE.as_u16(),
-        RegistryError::NotFound { .. } => true,
-        _ => false,
-    }
+    matches!(error, RegistryError::NotFound { .. }) || is_refusal(error)
+}
+
+/// The registry does not take this chunk, or no chunk at all.
+fn is_refusal(error: &RegistryError) -> bool {
+    matches!(error, RegistryError::Status { status: 405 | 416 | 501, .. })
 }
 
 #[cfg(test)]
@@ -248,12 +270,13 @@ mod tests {
     #[test]
     fn small_blobs_go_in_one_request() {
         for size in [0, 1, MONOLITHIC] {
-            assert_eq!(next_step(size, 0, 1 << 20), Step::Whole, "{size}");
+            assert_eq!(next_step(size, 0, 1 << 20, false), Step::Whole, "{size}");
         }
-        assert_eq!(next_step(MONOLITHIC + 1, 0, 1 << 20), Step::Chunk(0..1 << 20));
-        assert_eq!(next_step(100, 60, 1 << 20), Step::Chunk(60..100));
-        assert_eq!(next_step(100, 100, 1 << 20), Step::Commit);
-        assert_eq!(next_step(MONOLITHIC + 1, 5, u64::MAX), Step::Chunk(5..MONOLITHIC + 1));
+        assert_eq!(next_step(MONOLITHIC + 1, 0, 1 << 20, false), Step::Chunk(0..1 << 20));
+        assert_eq!(next_step(100, 60, 1 << 20, false), Step::Chunk(60..100));
+        assert_eq!(next_step(100, 100, 1 << 20, false), Step::Commit);
+        assert_eq!(next_step(MONOLITHIC + 1, 5, u64::MAX, false), Step::Chunk(5..MONOLITHIC + 1));
+        assert_eq!(next_step(u64::MAX, 0, 1 << 20, true), Step::Whole);
     }
 
     proptest! {
@@ -263,7 +286,7 @@ mod tests {
         ) {
             let mut offset = 0;
             loop {
-                match next_step(size, offset, chunk) {
+                match next_step(size, offset, chunk, false) {
                     Step::Chunk(range) => {
                         prop_assert_eq!(range.start, offset);
                         prop_assert!(range.end > offset && range.end <= size && range.end - offset <= chunk);

@@ -82,8 +82,16 @@ impl Registry {
     ) -> Result<PushOutcome, RegistryError> {
         let at = self.push_endpoint(name)?;
         let scope = Scope::push(name.repository());
-        if retrying(|| self.has_blob(&at, name, &scope, digest)).await? {
-            return Ok(PushOutcome::AlreadyExists);
+        match retrying(|| self.has_blob(&at, name, &scope, digest)).await {
+            Ok(true) => return Ok(PushOutcome::AlreadyExists),
+            Ok(false) => {}
+            // Some registries let one write and not look. Whether it is so, the upload will show.
+            Err(
+                error @ (RegistryError::Unauthorized { .. } | RegistryError::Status { status: ..500, .. }),
+            ) => {
+                tracing::debug!(%error, "whether the blob exists cannot be known");
+            }
+            Err(error) => return Err(error),
         }
         let mount = options.mount_from.as_deref().filter(|from| *from != name.repository());
         let session = match mount {
@@ -168,7 +176,8 @@ impl Registry {
             return Err(mismatch(Digest::sha256(&bytes).to_string()));
         }
         let url = at.url(name, &format!("manifests/{reference}"));
-        let request = Outgoing::write(Method::PUT, url, bytes.clone()).header(header::CONTENT_TYPE, media_type)?;
+        let request =
+            Outgoing::write(Method::PUT, url, bytes.clone()).header(header::CONTENT_TYPE, media_type)?;
         let scope = Scope::push(name.repository());
         let response = retrying(|| async {
             let response = self.exchange(&at, name.repository(), &scope, &what, &request).await?;

@@ -46,7 +46,9 @@ pub(crate) fn choose(headers: &HeaderMap, plain: bool) -> Result<Challenge, Stri
                 basic = true;
             } else {
                 let scheme: String = challenge.scheme.chars().take(40).collect();
-                problem.get_or_insert_with(|| format!("it asks for a login by {scheme}, which is not supported"));
+                problem.get_or_insert_with(|| {
+                    format!("it asks for a login by {scheme}, which is not supported")
+                });
             }
         }
     }
@@ -110,17 +112,28 @@ mod tests {
     fn challenges_that_registries_send() {
         for (values, expected) in [
             (
-                &[r#"Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:library/x:pull""#][..],
-                bearer("https://auth.docker.io/token", Some("registry.docker.io"), "repository:library/x:pull"),
+                &[
+                    r#"Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:library/x:pull""#,
+                ][..],
+                bearer(
+                    "https://auth.docker.io/token",
+                    Some("registry.docker.io"),
+                    "repository:library/x:pull",
+                ),
             ),
             (&[r#"Basic realm="a, b""#], Challenge::Basic),
-            (&[r#"basic realm=x"#], Challenge::Basic),
+            (&["basic realm=x"], Challenge::Basic),
             (&[r#"Basic realm="x", Bearer realm="https://a/t""#], bearer("https://a/t", None, "")),
-            (&[r#"Basic realm="x""#, r#"BEARER Realm="https://a/t", error="invalid_token""#], bearer("https://a/t", None, "")),
-            (&[r#"Negotiate"#, r#"Basic realm="x""#], Challenge::Basic),
-            (&[r#"Bearer scope=x"#, r#"Basic realm="x""#], Challenge::Basic),
-            (&[r#"Bearer realm="https://a/t?x=1",scope="repository:a:pull,push repository:b:pull""#],
-             bearer("https://a/t?x=1", None, "repository:a:pull,push repository:b:pull")),
+            (
+                &[r#"Basic realm="x""#, r#"BEARER Realm="https://a/t", error="invalid_token""#],
+                bearer("https://a/t", None, ""),
+            ),
+            (&["Negotiate", r#"Basic realm="x""#], Challenge::Basic),
+            (&["Bearer scope=x", r#"Basic realm="x""#], Challenge::Basic),
+            (
+                &[r#"Bearer realm="https://a/t?x=1",scope="repository:a:pull,push repository:b:pull""#],
+                bearer("https://a/t?x=1", None, "repository:a:pull,push repository:b:pull"),
+            ),
         ] {
             assert_eq!(read(values, false), Ok(expected), "{values:?}");
         }

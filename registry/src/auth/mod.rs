@@ -123,9 +123,11 @@ impl Authorizer {
         scope: &Scope,
         challenge: Challenge,
     ) -> Result<(), RegistryError> {
-        let credential = self.credentials.find(&at.name(), repository).await.map_err(|source| {
-            RegistryError::Credentials { registry: at.name(), source }
-        })?;
+        let credential = self
+            .credentials
+            .find(&at.name(), repository)
+            .await
+            .map_err(|source| RegistryError::Credentials { registry: at.name(), source })?;
         let (header, renew_at) = match &challenge {
             Challenge::Basic => (basic(at, credential.as_ref())?, None),
             Challenge::Bearer { realm, service, scope: asked } => {
@@ -134,7 +136,8 @@ impl Authorizer {
                     Some(Credential::RegistryToken(token)) => (token.clone(), None),
                     other => {
                         let scope = scope.clone().with(asked.clone());
-                        let Token { access, renew_at, .. } = server.fetch(&scope, other.as_ref(), false).await?;
+                        let Token { access, renew_at, .. } =
+                            server.fetch(&scope, other.as_ref(), false).await?;
                         (access, Some(renew_at))
                     }
                 };
@@ -156,7 +159,10 @@ impl Slot {
 }
 
 /// The header for a login by password; nothing where there is no login.
-pub(crate) fn basic(at: &Endpoint, credential: Option<&Credential>) -> Result<Option<HeaderValue>, RegistryError> {
+pub(crate) fn basic(
+    at: &Endpoint,
+    credential: Option<&Credential>,
+) -> Result<Option<HeaderValue>, RegistryError> {
     match credential {
         None => Ok(None),
         Some(Credential::Password { username, password }) => {

@@ -82,7 +82,7 @@ impl TokenServer<'_> {
             }
             Some(Credential::RegistryToken(_)) | None => self.get(scope, None, false).await?,
         };
-        let response = self.check(response, credential.is_some()).await?;
+        let response = self.check(response, credential).await?;
         let body = read_body(&self.host(), response, MAX_ANSWER).await?;
         let body = body.ok_or_else(|| self.no_answer("its answer is too large"))?;
         let answer: Answer = serde_json::from_slice(&body)
@@ -177,16 +177,24 @@ impl TokenServer<'_> {
 
     /// A refused login is an error, not a reason to go on without. The server's own words are not quoted: they may
     /// repeat what it was sent.
-    async fn check(&self, response: Response, with_login: bool) -> Result<Response, RegistryError> {
-        let refused = matches!(
-            response.status(),
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::BAD_REQUEST
-        );
-        if refused && with_login {
+    async fn check(
+        &self,
+        response: Response,
+        credential: Option<&Credential>,
+    ) -> Result<Response, RegistryError> {
+        let refused = match response.status() {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => credential.is_some(),
+            // What OAuth says to a token that is over or was revoked (RFC 6749, section 5.2).
+            StatusCode::BAD_REQUEST => matches!(credential, Some(Credential::IdentityToken(_))),
+            _ => false,
+        };
+        if refused {
             return Err(RegistryError::LoginRefused { registry: self.at.name(), by: self.host() });
         }
         let mut checked = check_status(&self.at.name(), "a token", response, &[StatusCode::OK]).await;
-        if let Err(RegistryError::Unauthorized { detail, .. } | RegistryError::Status { detail, .. }) = &mut checked {
+        if let Err(RegistryError::Unauthorized { detail, .. } | RegistryError::Status { detail, .. }) =
+            &mut checked
+        {
             detail.clear();
         }
         checked
@@ -213,9 +221,8 @@ fn lifetime(expires_in: Option<i64>, issued_at: Option<&str>, now: Timestamp) ->
     let age = issued_at
         .and_then(|text| text.parse::<Timestamp>().ok())
         .and_then(|issued| Duration::try_from(now.duration_since(issued)).ok())
-        .filter(|age| *age < expires_in)
         .unwrap_or_default();
-    expires_in - age
+    expires_in.checked_sub(age).filter(|left| !left.is_zero()).unwrap_or(expires_in)
 }
 
 #[cfg(test)]
@@ -229,7 +236,7 @@ mod tests {
             (None, None, 60),
             (Some(300), None, 300),
             (Some(300), Some("2026-01-01T00:09:00Z"), 240),
-            (Some(300), Some("2026-01-01T00:09:00.5+00:00"), 240),
+            (Some(300), Some("2026-01-01T01:09:00.5+01:00"), 240),
             (Some(300), Some("2025-01-01T00:00:00Z"), 300),
             (Some(300), Some("2027-01-01T00:00:00Z"), 300),
             (Some(300), Some("yesterday"), 300),
@@ -238,7 +245,7 @@ mod tests {
             (Some(i64::MAX), None, 86400),
         ] {
             let lifetime = lifetime(expires_in, issued_at, now);
-            assert_eq!(lifetime.as_secs_f64().floor() as u64, seconds, "{expires_in:?} {issued_at:?}");
+            assert_eq!(lifetime.as_secs(), seconds, "{expires_in:?} {issued_at:?}");
         }
     }
 }

@@ -23,7 +23,11 @@ pub struct ConfigFile {
 impl std::fmt::Debug for ConfigFile {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let auths = self.auths().map(|auths| auths.keys().collect::<Vec<_>>());
-        formatter.debug_struct("ConfigFile").field("path", &self.path).field("auths", &auths).finish_non_exhaustive()
+        formatter
+            .debug_struct("ConfigFile")
+            .field("path", &self.path)
+            .field("auths", &auths)
+            .finish_non_exhaustive()
     }
 }
 
@@ -60,7 +64,8 @@ impl ConfigFile {
             // docker indents by tabs. Files kept in a repository should not change all over.
             serde_json::ser::PrettyFormatter::with_indent(b"\t"),
         );
-        serde::Serialize::serialize(&self.root, &mut writer).map_err(|error| self.malformed(error.to_string()))?;
+        serde::Serialize::serialize(&self.root, &mut writer)
+            .map_err(|error| self.malformed(error.to_string()))?;
         Ok(bytes)
     }
 
@@ -88,7 +93,11 @@ impl ConfigFile {
     ///
     /// # Errors
     /// [`CredentialsError::Malformed`] when there is one, and it can't be read.
-    pub fn for_repository(&self, host: &str, repository: &str) -> Result<Option<Credential>, CredentialsError> {
+    pub fn for_repository(
+        &self,
+        host: &str,
+        repository: &str,
+    ) -> Result<Option<Credential>, CredentialsError> {
         let Some(auths) = self.auths() else { return Ok(None) };
         let mut path = format!("{host}/{repository}");
         while path.len() > host.len() {
@@ -162,8 +171,9 @@ impl ConfigFile {
             return Ok(Some(Credential::IdentityToken(secret(token))));
         }
         if let Some(auth) = text("auth") {
-            let (username, password) = decode(auth)
-                .ok_or_else(|| self.malformed(format!("auths: {key}: auth is not user:password in base64")))?;
+            let (username, password) = decode(auth).ok_or_else(|| {
+                self.malformed(format!("auths: {key}: auth is not user:password in base64"))
+            })?;
             return Ok(Some(Credential::Password { username, password }));
         }
         // Kubernetes' secrets have them in the clear beside `auth`, or alone.

@@ -14,7 +14,9 @@ fn password(username: &str, password: &str) -> Credential {
 /// A credential in a form that can be compared.
 fn plain(credential: Option<Credential>) -> String {
     match credential {
-        Some(Credential::Password { username, password }) => format!("{username}:{}", password.expose_secret()),
+        Some(Credential::Password { username, password }) => {
+            format!("{username}:{}", password.expose_secret())
+        }
         Some(Credential::IdentityToken(token)) => format!("identity {}", token.expose_secret()),
         Some(Credential::RegistryToken(token)) => format!("registry {}", token.expose_secret()),
         None => "none".to_owned(),
@@ -53,9 +55,13 @@ fn the_longest_path_wins() {
     let config = file(&json!({"auths": {
         "a.corp": entry("host"), "a.corp/team": entry("team"), "a.corp/team/app": entry("app"),
     }}));
-    for (repository, user) in
-        [("other", "host"), ("teams/x", "host"), ("team/x", "team"), ("team/app", "app"), ("team/app/y", "app")]
-    {
+    for (repository, user) in [
+        ("other", "host"),
+        ("teams/x", "host"),
+        ("team/x", "team"),
+        ("team/app", "app"),
+        ("team/app/y", "app"),
+    ] {
         let found = plain(config.for_repository("a.corp", repository).unwrap());
         assert_eq!(found, format!("{user}:p"), "{repository}");
     }

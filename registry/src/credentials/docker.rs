@@ -80,17 +80,13 @@ impl DockerConfig {
     /// [`CredentialsError`] when the helper or the file fails. The file is changed whole or not at all.
     pub async fn store(&self, host: &str, credential: &Credential) -> Result<StoredIn, CredentialsError> {
         let mut file = self.read().await?;
-        let stored_in = match file.helper(host) {
-            Some(helper) => {
-                let helper = helper.to_owned();
-                Helper::find(&helper, &self.search_path)?.store(key_of(host), credential).await?;
-                file.insert_empty(host);
-                StoredIn::Helper(helper)
-            }
-            None => {
-                file.insert(host, credential);
-                StoredIn::File(self.path.clone())
-            }
+        let stored_in = if let Some(helper) = file.helper(host).map(str::to_owned) {
+            Helper::find(&helper, &self.search_path)?.store(key_of(host), credential).await?;
+            file.insert_empty(host);
+            StoredIn::Helper(helper)
+        } else {
+            file.insert(host, credential);
+            StoredIn::File(self.path.clone())
         };
         self.write(file).await?;
         Ok(stored_in)

@@ -96,7 +96,8 @@ impl<'a> Helper<'a> {
             username: username.to_owned(),
             secret: secret.expose_secret().to_owned(),
         };
-        let input = serde_json::to_string(&message).map_err(|error| self.failed("store", error.to_string()))?;
+        let input =
+            serde_json::to_string(&message).map_err(|error| self.failed("store", error.to_string()))?;
         drop(SecretString::from(message.secret));
         let input = SecretString::from(input);
         let (status, output) = self.run("store", input.expose_secret().as_bytes()).await?;

@@ -49,7 +49,11 @@ pub trait Credentials: fmt::Debug + Send + Sync {
 pub struct Anonymous;
 
 impl Credentials for Anonymous {
-    fn find<'a>(&'a self, _: &'a str, _: &'a str) -> BoxFuture<'a, Result<Option<Credential>, CredentialsError>> {
+    fn find<'a>(
+        &'a self,
+        _: &'a str,
+        _: &'a str,
+    ) -> BoxFuture<'a, Result<Option<Credential>, CredentialsError>> {
         Box::pin(async { Ok(None) })
     }
 }

@@ -121,9 +121,9 @@ impl Source<'_> {
         HostsError::Syntax { path: self.path.to_owned(), line, why: error.message().replace('\n', ", ") }
     }
 
-    fn field<T>(self, field: &str, at: &Spanned<T>, why: impl ToString) -> HostsError {
+    fn field<T>(self, field: &str, at: &Spanned<T>, why: impl Into<String>) -> HostsError {
         let line = self.line(at.span().start);
-        HostsError::Field { path: self.path.to_owned(), line, field: field.to_owned(), why: why.to_string() }
+        HostsError::Field { path: self.path.to_owned(), line, field: field.to_owned(), why: why.into() }
     }
 
     fn host(self, url: Option<&Spanned<String>>, field: &str, fields: Fields) -> Result<Host, HostsError> {
@@ -132,7 +132,9 @@ impl Source<'_> {
             .map(|url| base_url(url.get_ref(), override_path).map_err(|why| self.field(field, url, why)))
             .transpose()?;
         let capabilities = match &fields.capabilities {
-            Some(list) => capabilities(list.get_ref()).map_err(|why| self.field("capabilities", list, why))?,
+            Some(list) => {
+                capabilities(list.get_ref()).map_err(|why| self.field("capabilities", list, why))?
+            }
             None => Capabilities::ALL,
         };
         let dial_timeout = fields

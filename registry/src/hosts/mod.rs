@@ -14,11 +14,7 @@ use std::{
 use larder_oci::ImageName;
 use reqwest::{Url, header::HeaderMap};
 
-use crate::{
-    RegistryError,
-    client::Clients,
-    http::is_plain,
-};
+use crate::{RegistryError, client::Clients, http::is_plain};
 
 use file::{Host, HostsFile};
 use folder::Found;
@@ -235,12 +231,15 @@ fn own_base(registry: &str, plain: bool) -> Result<Url, RegistryError> {
     Url::parse(&format!("{scheme}://{}/v2", own_host(registry))).map_err(|_| not_a_host())
 }
 
+/// A registry's hosts, and what they were read from.
+type Known = (Found, Vec<Arc<Endpoint>>);
+
 /// The host configuration of all registries, read as it is needed and again when it has changed.
 #[derive(Debug)]
 pub(crate) struct Hosts {
     folder: Option<PathBuf>,
     plain: Vec<String>,
-    cache: Mutex<HashMap<String, (Found, Vec<Arc<Endpoint>>)>>,
+    cache: Mutex<HashMap<String, Known>>,
     set_aside: Mutex<HashMap<String, Instant>>,
 }
 
