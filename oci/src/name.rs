@@ -34,6 +34,16 @@ pub struct InvalidName {
 /// The longest text that is looked at: docker's limit for a name (255), a tag (128), a digest (135) and separators.
 const MAX_LENGTH: usize = 255 + 1 + 128 + 1 + 135;
 
+/// The repository of images without a name.
+const NAMELESS: &str = "larder.invalid/none";
+
+fn familiar(canonical: &str) -> &str {
+    canonical
+        .strip_prefix("docker.io/library/")
+        .or_else(|| canonical.strip_prefix("docker.io/"))
+        .unwrap_or(canonical)
+}
+
 impl ImageName {
     /// The registry's host and port, such as `docker.io` or `registry.corp:5000`.
     #[must_use]
@@ -74,10 +84,41 @@ impl ImageName {
     /// The short form that docker shows: without `docker.io/` and `library/`.
     #[must_use]
     pub fn familiar(&self) -> &str {
-        self.canonical
-            .strip_prefix("docker.io/library/")
-            .or_else(|| self.canonical.strip_prefix("docker.io/"))
-            .unwrap_or(&self.canonical)
+        familiar(&self.canonical)
+    }
+
+    /// The repository in the short form that docker shows, such as `ubuntu` or `quay.io/team/app`.
+    #[must_use]
+    pub fn familiar_repository(&self) -> &str {
+        familiar(&self.canonical[..self.repository_end])
+    }
+
+    /// The same repository pinned to a digest: the name of an image whose tag has moved on to another.
+    #[must_use]
+    pub fn untagged(&self, digest: &Digest) -> Self {
+        let canonical = format!("{}@{digest}", &self.canonical[..self.repository_end]);
+        Self { canonical, tag: None, digest: Some(digest.clone()), ..*self }
+    }
+
+    /// The name under which an image without any name is stored. Nobody can push or pull it: RFC 2606 keeps the
+    /// domain from ever being a registry's.
+    #[must_use]
+    pub fn nameless(digest: &Digest) -> Self {
+        let canonical = format!("{NAMELESS}@{digest}");
+        let registry_end = NAMELESS.find('/').unwrap_or(NAMELESS.len());
+        Self {
+            canonical,
+            registry_end,
+            repository_end: NAMELESS.len(),
+            tag: None,
+            digest: Some(digest.clone()),
+        }
+    }
+
+    /// Whether it is the name of an image without a name ([`ImageName::nameless`]).
+    #[must_use]
+    pub fn is_nameless(&self) -> bool {
+        self.canonical[..self.repository_end] == *NAMELESS
     }
 
     fn from_reference(reference: &Reference) -> Result<Self, String> {
@@ -216,6 +257,20 @@ mod tests {
             assert!(error.contains(why), "{given}: {error}");
             assert!(error.len() < 400, "{error}");
         }
+    }
+
+    #[test]
+    fn images_that_lost_their_tag_or_never_had_a_name() {
+        let digest: Digest = format!("sha256:{}", "a".repeat(64)).parse().unwrap();
+        let untagged = name("ubuntu:18.04").untagged(&digest);
+        assert_eq!(untagged, name(&format!("ubuntu@{digest}")));
+        assert_eq!((untagged.tag(), untagged.digest()), (None, Some(&digest)));
+        assert_eq!(untagged.familiar_repository(), "ubuntu");
+        assert_eq!(name("quay.io/a/b:1").familiar_repository(), "quay.io/a/b");
+        let nameless = ImageName::nameless(&digest);
+        assert_eq!(nameless, name(nameless.as_str()));
+        assert_eq!((nameless.registry(), nameless.repository()), ("larder.invalid", "none"));
+        assert!(nameless.is_nameless() && !untagged.is_nameless());
     }
 
     proptest! {

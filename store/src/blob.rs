@@ -9,6 +9,7 @@ use std::{
 };
 
 use larder_oci::{Digest, Hasher};
+use rustix::fs::{Advice, fadvise};
 
 use crate::{
     Lease, Store,
@@ -19,6 +20,9 @@ use crate::{
 
 /// How much is read at a time when a blob is hashed.
 const HASH_BUFFER: usize = 1 << 20;
+/// After how many bytes the kernel is asked to begin writing them to the disk, so that the sync at the end finds
+/// little left to do.
+const WRITE_BACK: u64 = 8 << 20;
 
 /// The answer to a wish to write a blob.
 #[derive(Debug)]
@@ -128,7 +132,7 @@ impl Store {
         loop {
             let name = format!("{}.{:016x}", digest.hex(), fastrand::u64(..));
             let path = self.layout.partial(digest).with_file_name(name);
-            if let Some(file) = self.lock_partial(digest, &path)? {
+            if let Some(file) = self.lock_partial(digest.algorithm_name(), &path)? {
                 let mut writer = BlobWriter::new(self, file, path, digest, size)?;
                 writer.write(bytes)?;
                 return writer.finish();
@@ -150,7 +154,7 @@ impl Store {
 
     /// Whether the blob is there. One whose size is not the expected one is either damaged and counts as absent, or
     /// it is the descriptor that lies.
-    fn has(&self, digest: &Digest, expected: u64) -> Result<bool> {
+    pub(crate) fn has(&self, digest: &Digest, expected: u64) -> Result<bool> {
         match self.blob_size(digest)? {
             Some(actual) if actual == expected => Ok(true),
             Some(actual) if self.check_blob(digest)? == BlobState::Intact => {
@@ -161,8 +165,8 @@ impl Store {
     }
 
     /// Opens the file of a blob in the making and becomes its one writer; `None` if someone else is.
-    fn lock_partial(&self, digest: &Digest, path: &Path) -> Result<Option<File>> {
-        make_dir(&self.layout.partials().join(digest.algorithm_name()), 0o700)?;
+    pub(crate) fn lock_partial(&self, algorithm: &str, path: &Path) -> Result<Option<File>> {
+        make_dir(&self.layout.partials().join(algorithm), 0o700)?;
         loop {
             let file = OpenOptions::new()
                 .read(true)
@@ -197,7 +201,7 @@ impl Lease {
             return Ok(Ingest::Present);
         }
         let path = store.layout.partial(digest);
-        let Some(file) = store.lock_partial(digest, &path)? else { return Ok(Ingest::Busy) };
+        let Some(file) = store.lock_partial(digest.algorithm_name(), &path)? else { return Ok(Ingest::Busy) };
         // The former writer may have finished between the two steps above.
         if store.has(digest, size)? {
             remove_file(&path)?;
@@ -220,6 +224,8 @@ pub struct BlobWriter {
     digest: Digest,
     size: u64,
     offset: u64,
+    /// Up to where the kernel has been asked to begin writing.
+    written_back: u64,
     resumed: bool,
     hasher: HasherState,
 }
@@ -237,13 +243,14 @@ impl BlobWriter {
     fn new(store: &Store, file: File, path: PathBuf, digest: &Digest, size: u64) -> Result<Self> {
         let hasher = HasherState(Box::new(Hasher::new(digest.algorithm())));
         let (store, digest) = (store.clone(), digest.clone());
-        let mut writer = Self { store, file, path, digest, size, offset: 0, resumed: false, hasher };
+        let mut writer = Self { store, file, path, digest, size, offset: 0, written_back: 0, resumed: false, hasher };
         let there = writer.file.metadata().map_err(StoreError::io("look at", &writer.path))?.len();
         if there > size {
             writer.restart()?;
         } else if there > 0 {
             let read = hash_rest(&mut writer.file, &mut writer.hasher.0);
             writer.offset = read.map_err(StoreError::io("read", &writer.path))?;
+            writer.written_back = writer.offset;
             writer.resumed = true;
         }
         Ok(writer)
@@ -291,7 +298,19 @@ impl BlobWriter {
                 Err(error) => return Err(StoreError::io("write", &self.path)(error)),
             }
         }
+        self.begin_write_back();
         Ok(())
+    }
+
+    /// Has the kernel begin to write what it holds of this file. "Not needed" is what makes Linux do so without anyone
+    /// waiting (`sync_file_range` is the other way, which takes unsafe code); pages that are on their way to the disk
+    /// stay in memory all the same. A hint: that it fails changes nothing.
+    fn begin_write_back(&mut self) {
+        let new = self.offset - self.written_back;
+        if let Some(length) = std::num::NonZeroU64::new(new).filter(|length| length.get() >= WRITE_BACK) {
+            let _ = fadvise(&self.file, self.written_back, Some(length), Advice::DontNeed);
+            self.written_back = self.offset;
+        }
     }
 
     /// Forgets all bytes, for sources that cannot go on from an offset.
@@ -303,6 +322,7 @@ impl BlobWriter {
         empty(&mut self.file).map_err(StoreError::io("empty", &self.path))?;
         self.hasher = HasherState(Box::new(Hasher::new(self.digest.algorithm())));
         self.offset = 0;
+        self.written_back = 0;
         self.resumed = false;
         Ok(())
     }
@@ -312,7 +332,7 @@ impl BlobWriter {
     /// Too few bytes are an error, and they stay for the next try. With the wrong digest they are deleted. The
     /// content is on the disk before it gets the name; the name itself is when the image is committed.
     pub fn finish(self) -> Result<()> {
-        let Self { store, file, path, digest, size, offset, resumed, hasher } = self;
+        let Self { store, file, path, digest, size, offset, resumed, hasher, .. } = self;
         if offset != size {
             return Err(StoreError::SizeMismatch { digest, expected: size, actual: offset });
         }

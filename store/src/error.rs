@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use larder_oci::{Digest, InvalidDigest, ManifestError};
+use larder_oci::{Digest, ImageKey, InvalidDigest, ManifestError};
 
 /// Why the store could not do what was asked. Every message names the file or blob and, where there is something
 /// a person can do about it, says what.
@@ -54,6 +54,12 @@ pub enum StoreError {
         digest: Digest,
         /// The store.
         root: PathBuf,
+    },
+    /// An image is not in the store, or no longer.
+    #[error("image {key} is not in the store any more")]
+    NoImage {
+        /// The image.
+        key: Box<ImageKey>,
     },
     /// The bytes received are not those that the digest stands for. They have been deleted.
     #[error("the bytes received have the digest {actual}, expected {expected}")]
@@ -119,7 +125,7 @@ pub enum Category {
     SizeMismatch,
     /// A manifest cannot be used.
     InvalidManifest,
-    /// A blob is not there.
+    /// A blob or an image is not there.
     NotFound,
     /// The store itself is damaged, cannot be read or written, or was used wrongly.
     Store,
@@ -134,7 +140,7 @@ impl StoreError {
             Self::DigestMismatch { .. } => Category::DigestMismatch,
             Self::SizeMismatch { .. } => Category::SizeMismatch,
             Self::Manifest { .. } | Self::Digest(_) => Category::InvalidManifest,
-            Self::NotFound { .. } => Category::NotFound,
+            Self::NotFound { .. } | Self::NoImage { .. } => Category::NotFound,
             Self::Io { .. }
             | Self::NotAStore { .. }
             | Self::Corrupt { .. }

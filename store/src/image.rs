@@ -208,6 +208,20 @@ impl Lease {
     /// this returns, a power cut takes nothing of the image away any more, and the lease has served its purpose: it
     /// goes when it is dropped.
     pub fn commit(&self, image: NewImage) -> Result<()> {
+        let stored = self.make_ready(image)?;
+        {
+            let lock = ExclusiveLock::take(&self.store().layout)?;
+            let mut index = Index::read(&self.store().layout)?;
+            if index.put(stored)? {
+                index.write(&self.store().layout, &lock)?;
+            }
+        }
+        self.served();
+        Ok(())
+    }
+
+    /// Checks that all of an image's blobs are there, and makes them durable.
+    pub(crate) fn make_ready(&self, image: NewImage) -> Result<StoredImage> {
         let NewImage { manifest, index, claim } = image;
         let store = self.store();
         let manifest_digest = usable(&manifest, [OCI_MANIFEST, DOCKER_MANIFEST])?;
@@ -228,16 +242,7 @@ impl Lease {
         }
         store.sync_blob_folders(blobs.keys())?;
 
-        let stored = StoredImage::new(self.key().clone(), &manifest, index.as_ref(), claim)?;
-        {
-            let lock = ExclusiveLock::take(&store.layout)?;
-            let mut index = Index::read(&store.layout)?;
-            if index.put(stored)? {
-                index.write(&store.layout, &lock)?;
-            }
-        }
-        self.served();
-        Ok(())
+        Ok(StoredImage::new(self.key().clone(), &manifest, index.as_ref(), claim)?)
     }
 }
 

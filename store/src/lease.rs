@@ -159,7 +159,9 @@ impl Lease {
         self.served();
     }
 
-    pub(crate) fn store(&self) -> &Store {
+    /// The store that it is a lease of.
+    #[must_use]
+    pub fn store(&self) -> &Store {
         &self.store
     }
 

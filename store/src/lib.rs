@@ -63,9 +63,12 @@ mod collect;
 mod error;
 mod image;
 mod index;
+mod inventory;
 mod layout;
 mod lease;
 mod lock;
+mod naming;
+mod spool;
 
 use std::{path::Path, sync::Arc};
 
@@ -73,8 +76,11 @@ pub use blob::{BlobState, BlobWriter, Ingest};
 pub use collect::{CollectOptions, Collected};
 pub use error::{Category, StoreError};
 pub use image::{Claim, NewImage, StoredImage};
+pub use inventory::Inventory;
 pub use larder_oci::ImageKey;
 pub use lease::Lease;
+pub use naming::Untagged;
+pub use spool::SpoolWriter;
 
 use error::Result;
 use layout::Layout;

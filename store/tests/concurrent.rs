@@ -5,6 +5,8 @@
 mod common;
 
 use std::{
+    fs::File,
+    io,
     sync::{
         Barrier,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -18,24 +20,83 @@ use larder_oci::Digest;
 use larder_store::{Claim, CollectOptions, Store};
 
 #[test]
-fn of_two_that_want_one_blob_one_fetches_it() {
+fn of_several_that_want_one_blob_one_fetches_it() {
     let folder = folder();
-    let bytes = vec![7; 4 << 20];
+    // Many small ones, so that one is often finished just when another looks for it.
+    let blobs: Vec<Vec<u8>> = (0..300_u32).map(|number| number.to_le_bytes().repeat(50)).collect();
+    let digests: Vec<Digest> = blobs.iter().map(|bytes| Digest::sha256(bytes)).collect();
     let fetched = AtomicUsize::new(0);
     let start = Barrier::new(4);
     thread::scope(|scope| {
         for number in 0..4 {
-            let (folder, bytes, fetched, start) = (&folder, &bytes, &fetched, &start);
+            let (folder, blobs, digests, fetched, start) = (&folder, &blobs, &digests, &fetched, &start);
             scope.spawn(move || {
                 let lease = folder.store.lease(&key(&format!("app{number}"))).unwrap();
-                lease.protect([&Digest::sha256(bytes)]).unwrap();
+                lease.protect(digests).unwrap();
                 start.wait();
-                fetched.fetch_add(usize::from(fetch_blob(&lease, bytes)), Ordering::Relaxed);
+                for bytes in blobs {
+                    fetched.fetch_add(usize::from(fetch_blob(&lease, bytes)), Ordering::Relaxed);
+                }
             });
         }
     });
-    assert_eq!(fetched.into_inner(), 1);
-    assert_eq!(folder.blobs().len(), 1);
+    assert_eq!(fetched.into_inner(), blobs.len());
+    assert_eq!((folder.blobs().len(), folder.partials()), (blobs.len(), 0));
+}
+
+/// Holds the store's lock as another process would, and lets `call` run against it.
+fn waits<T>(store: &Store, lock: fn(&File) -> io::Result<()>, call: impl FnOnce() -> T + Send) -> bool {
+    let file = File::open(store.root().join(".larder/lock")).unwrap();
+    lock(&file).unwrap();
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            drop(call());
+            done.store(true, Ordering::SeqCst);
+        });
+        // Too short a time can hide that a call does not wait, and never makes one that waits look otherwise.
+        thread::sleep(Duration::from_millis(100));
+        let waits = !done.load(Ordering::SeqCst);
+        file.unlock().unwrap();
+        waits
+    })
+}
+
+#[test]
+fn what_a_collection_must_not_miss_waits_for_it() {
+    let folder = folder();
+    let store = &folder.store;
+    let app = image("app", &[b"layer"]);
+    let lease = store.lease(&app.key).unwrap();
+    app.fetch(store, &lease);
+    let digest = Digest::sha256(b"another");
+    let collecting = File::lock;
+    assert!(waits(store, collecting, || store.lease(&key("other")).unwrap()));
+    assert!(waits(store, collecting, || lease.protect([&digest]).unwrap()));
+    assert!(waits(store, collecting, || lease.commit(app.new_image(Claim::None)).unwrap()));
+    let protecting = File::lock_shared;
+    assert!(waits(store, protecting, || store.collect(&CollectOptions::default()).unwrap()));
+    assert!(waits(store, protecting, || store
+        .set_claim(std::slice::from_ref(&app.key), Claim::Retain)
+        .unwrap()));
+    assert!(waits(store, protecting, || store.forget(&app.key).unwrap()));
+    assert!(waits(store, protecting, || store.remove(&app.key).unwrap()));
+}
+
+#[test]
+fn readers_and_writers_of_protected_blobs_wait_for_nobody() {
+    let folder = folder();
+    let app = image("app", &[b"layer"]);
+    let stored = app.put(&folder.store);
+    let lease = folder.store.lease(&key("other")).unwrap();
+    lease.protect([&Digest::sha256(b"another")]).unwrap();
+    let lock = File::open(folder.root().join(".larder/lock")).unwrap();
+    lock.lock().unwrap();
+    // Each of these would hang.
+    assert_eq!(folder.store.images().unwrap(), std::slice::from_ref(&stored));
+    assert!(folder.store.is_complete(&stored).unwrap());
+    assert!(fetch_blob(&lease, b"another"));
+    assert!(Store::open(folder.root()).is_ok());
 }
 
 /// Pullers that share layers and take their images away again, a collector that tolerates nothing, readers, and one

@@ -30,15 +30,16 @@ fn images() -> Vec<Image> {
     (0..3).map(|number| image(&format!("app{number}"), &[&layer(number), &layer(number + 1)])).collect()
 }
 
-/// The process to be killed: pulls and removes images for ever. It says before each chunk where in which blob it is,
-/// and after each commit which image is ready.
+/// The process to be killed: pulls images for ever, and removes them again unless it is to stop. It says before each
+/// chunk where in which blob it is, and after each commit which image is ready.
 #[test]
 #[ignore = "run by the test below, as a process of its own"]
 fn victim() {
     let (Ok(root), Ok(seed)) = (std::env::var(ROOT), std::env::var(SEED)) else { return };
     let store = Store::open(Path::new(&root)).unwrap();
     let mut random = fastrand::Rng::with_seed(seed.parse().unwrap());
-    let mut left: usize = std::env::var(STOP).map_or(usize::MAX, |chunks| chunks.parse().unwrap());
+    let stop = std::env::var(STOP).ok().map(|chunks| chunks.parse::<usize>().unwrap());
+    let mut written = 0;
     let images = images();
     loop {
         let image = &images[random.usize(..images.len())];
@@ -52,8 +53,8 @@ fn victim() {
                 for chunk in bytes[offset..].chunks(CHUNK) {
                     println!("\nfetch {digest} {}", writer.offset());
                     writer.write(chunk).unwrap();
-                    left -= 1;
-                    if left == 0 {
+                    written += 1;
+                    if stop == Some(written) {
                         println!("\nstopped");
                         std::thread::sleep(std::time::Duration::from_secs(600));
                     }
@@ -64,7 +65,7 @@ fn victim() {
         lease.commit(image.new_image(Claim::Delete)).unwrap();
         drop(lease);
         println!("\nready {}", image.key.name);
-        if random.bool() {
+        if stop.is_none() && random.bool() {
             println!("\nremove {}", image.key.name);
             store.remove(&image.key).unwrap();
             store.collect(&larder_store::CollectOptions::default()).unwrap();
