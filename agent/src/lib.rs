@@ -1,6 +1,6 @@
 //! What runs on a node: pulling images into the layer store, keeping them as they are wanted, and saying so.
 //!
-//! [`pull`] brings one image into the store, [`engine`] keeps a set of images
+//! [`larder_pull`] brings one image into the store, [`engine`] keeps a set of images
 //! there whatever happens, and [`cluster`] ties the engine to this node's `NodeImageCache`. Only [`cluster`] and
 //! [`status`] know of Kubernetes.
 
@@ -8,5 +8,5 @@
 
 pub mod cluster;
 pub mod engine;
-pub mod pull;
+pub mod reason;
 pub mod status;

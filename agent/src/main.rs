@@ -38,6 +38,9 @@ struct Args {
     /// A registry (host:port) that speaks plain HTTP; those on loopback do without being named
     #[arg(long, value_name = "HOST:PORT")]
     insecure_registry: Vec<String>,
+    /// Mirrors, authorities and client certificates of registries, in containerd's certs.d form
+    #[arg(long, env = "LARDER_HOSTS_DIR", default_value = "/etc/containerd/certs.d")]
+    hosts_dir: PathBuf,
     /// The longest wait, in seconds, before an image that failed is tried again
     #[arg(long, default_value_t = 150, value_parser = clap::value_parser!(u64).range(1..=3600))]
     max_backoff: u64,
@@ -55,10 +58,15 @@ async fn main() -> anyhow::Result<()> {
         .map_err(|_| anyhow::anyhow!("another TLS provider is installed"))?;
     let store = Store::open(&args.store)?;
     let client = client(args.kubeconfig).await?;
-    let registry = Registry::new(RegistryOptions { plain_http: args.insecure_registry, ..RegistryOptions::default() })?;
+    let registry = Registry::new(RegistryOptions {
+        plain_http: args.insecure_registry,
+        hosts_dir: Some(args.hosts_dir),
+        ..RegistryOptions::default()
+    })?;
     let options = EngineOptions {
         backoff: BackoffOptions { max: Duration::from_secs(args.max_backoff), ..BackoffOptions::default() },
         check_interval: Duration::from_secs(args.check_interval),
+        ..EngineOptions::default()
     };
     tracing::info!(node = args.node_name, store = %args.store.display(), "starting");
 

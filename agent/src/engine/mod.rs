@@ -18,6 +18,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use larder_crds::FailureReason;
 use larder_oci::{ImageKey, Platform};
 use larder_plan::node::{self, Step, Wanted};
+use larder_pull::{Progress, PullError, Pulled, Puller};
 use larder_registry::Registry;
 use larder_store::{Claim, Store, StoreError};
 use tokio::{
@@ -26,7 +27,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use crate::pull::{Progress, PullError, Pulled, Puller};
+use crate::reason;
 
 use backoff::Backoff;
 pub use backoff::BackoffOptions;
@@ -46,11 +47,17 @@ pub struct EngineOptions {
     pub backoff: BackoffOptions,
     /// How often the store is checked for images that somebody else removed.
     pub check_interval: Duration,
+    /// Leave images that the engine brought and that are no longer wanted where they are, its claim on them too.
+    pub keep_unwanted: bool,
 }
 
 impl Default for EngineOptions {
     fn default() -> Self {
-        Self { backoff: BackoffOptions::default(), check_interval: Duration::from_secs(30) }
+        Self {
+            backoff: BackoffOptions::default(),
+            check_interval: Duration::from_secs(30),
+            keep_unwanted: false,
+        }
     }
 }
 
@@ -228,6 +235,7 @@ impl Engine {
         for step in steps {
             match step {
                 Step::Fetch(key) => self.start_pull(key),
+                Step::Remove(_) if self.options.keep_unwanted => {}
                 Step::Remove(key) => changes.remove.push(key),
                 Step::Claim(key) => changes.claims.push((key, Claim::Delete)),
                 Step::Release(key) => changes.claims.push((key, Claim::Retain)),
@@ -313,9 +321,9 @@ impl Engine {
             Err(error) => {
                 let delay = image.backoff.next_delay(error.retry_after());
                 let seconds = SignedDuration::try_from(delay).unwrap_or(SignedDuration::from_hours(1));
-                tracing::warn!(image = %key, reason = error.reason().as_str(), %error, ?delay, "pull failed");
+                tracing::warn!(image = %key, reason = reason::of(&error).as_str(), %error, ?delay, "pull failed");
                 image.failure = Some(Failure {
-                    reason: error.reason(),
+                    reason: reason::of(&error),
                     message: error.to_string(),
                     due: Instant::now() + delay,
                     retry_time: Timestamp::now() + seconds,
