@@ -22,6 +22,7 @@ pub mod proxy;
 pub mod registry;
 mod runtime;
 pub mod scratch;
+pub mod testdata;
 pub mod tools;
 pub mod wait;
 

@@ -13,6 +13,12 @@ pub enum Tool {
     KubeApiserver,
     /// Kubernetes' command line.
     Kubectl,
+    /// go-containerregistry's command line: reads and writes archives and layouts.
+    Crane,
+    /// The command line of the OCI registry client of the same name.
+    Oras,
+    /// regclient's command line.
+    Regctl,
 }
 
 /// A Go module of ours (`xtask/tools/<name>`) whose `tool` dependencies are programs that tests need.
@@ -44,10 +50,20 @@ pub const GO_MODULES: &[GoModule] = &[
         ],
         go_mod: include_str!("../../xtask/tools/kubernetes/go.mod"),
     },
+    GoModule {
+        name: "peers",
+        upstream: "github.com/google/go-containerregistry",
+        programs: &[
+            (Tool::Crane, "github.com/google/go-containerregistry/cmd/crane"),
+            (Tool::Oras, "oras.land/oras/cmd/oras"),
+            (Tool::Regctl, "github.com/regclient/regclient/cmd/regctl"),
+        ],
+        go_mod: include_str!("../../xtask/tools/peers/go.mod"),
+    },
 ];
 
 /// Programs that come as Debian packages, which are named as they are.
-pub const DEBIAN_PACKAGES: &[&str] = &["curl", "docker-registry", "skopeo", "umoci"];
+pub const DEBIAN_PACKAGES: &[&str] = &["bzip2", "curl", "docker-registry", "skopeo", "umoci", "zstd"];
 
 impl GoModule {
     /// The version, such as `v1.35.4`, as the module's `go.mod` requires it.
@@ -79,6 +95,9 @@ impl Tool {
             Self::Etcd => "etcd",
             Self::KubeApiserver => "kube-apiserver",
             Self::Kubectl => "kubectl",
+            Self::Crane => "crane",
+            Self::Oras => "oras",
+            Self::Regctl => "regctl",
         }
     }
 

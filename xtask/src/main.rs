@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod bench;
 mod debian;
 mod demo;
 mod generate;
@@ -42,6 +43,11 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
+    /// Measures Larder beside other programs, on this machine.
+    Bench {
+        #[command(subcommand)]
+        what: bench::What,
+    },
     /// Builds or installs the programs that demo and tests need, unless they are there.
     Tools,
 }
@@ -52,6 +58,7 @@ fn main() -> ExitCode {
         Command::Demo { keep } => demo::run(keep),
         Command::Test { fast } => test::run(fast),
         Command::Gen { check } => generate::run(check),
+        Command::Bench { what } => bench::run(&what),
         Command::Tools => tools::ensure(),
     });
     while cleanup::has_begun() {

@@ -17,6 +17,9 @@ pub fn ensure() -> anyhow::Result<()> {
     for module in GO_MODULES {
         ensure_module(module)?;
     }
+    for (module, folder) in larder_tests::testdata::folders()? {
+        println!("  {:<15} {}", module.rsplit('/').next().unwrap_or(&module), folder.display());
+    }
     for (tool, _) in GO_MODULES.iter().flat_map(|module| module.programs) {
         println!("  {:<15} {}", tool.file_name(), tool.path()?.display());
     }

@@ -5,6 +5,7 @@
 //! the client was slower than the proxy. [`Proxy::limit_rate`] to less than the client's own speed keeps buffers empty.
 
 mod body;
+mod link;
 mod rule;
 mod server;
 
@@ -19,6 +20,7 @@ use crate::cleanup::lock;
 use crate::runtime::{block_on, runtime};
 use crate::{Error, Result};
 
+pub use link::Link;
 pub use rule::{Answer, Fault, Rule};
 
 /// The proxy, running. Dropping it closes all its connections.

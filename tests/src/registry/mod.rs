@@ -29,6 +29,8 @@ pub struct RegistryOptions {
     pub port: Option<u16>,
     /// User and password that every request must bring (HTTP Basic).
     pub login: Option<(String, String)>,
+    /// Further users that it lets in, where it asks for a login.
+    pub other_logins: Vec<(String, String)>,
     /// Serve HTTPS, with a certificate of a private authority.
     pub tls: bool,
     /// Allow manifests and blobs to be deleted.
@@ -201,10 +203,14 @@ fn configuration(
             "key": scratch.write("registry.key", &identity.key)?,
         });
     }
-    if let Some((user, password)) = &options.login {
-        // The least cost that bcrypt has: every request of a test pays it.
-        let hash = bcrypt::hash(password, 4).map_err(Error::data("password hash"))?;
-        let file = scratch.write("htpasswd", format!("{user}:{hash}\n"))?;
+    if let Some(login) = &options.login {
+        let mut users = String::new();
+        for (user, password) in std::iter::once(login).chain(&options.other_logins) {
+            // The least cost that bcrypt has: every request of a test pays it.
+            let hash = bcrypt::hash(password, 4).map_err(Error::data("password hash"))?;
+            users.push_str(&format!("{user}:{hash}\n"));
+        }
+        let file = scratch.write("htpasswd", users)?;
         config["auth"] = json!({"htpasswd": {"realm": "larder-tests", "path": file}});
     }
     scratch.write("config.yml", format!("{config:#}\n"))

@@ -1,6 +1,6 @@
 //! Nodes come to hold what the ImageCaches say, each blob fetched once a node, whatever happens on the way.
 
-use larder_tests::{Proxy, Registry, RegistryOptions, until, wait::PATIENCE};
+use larder_tests::{Program, Proxy, Registry, RegistryOptions, until, wait::PATIENCE};
 use serde_json::json;
 
 use crate::fixture::{Larder, image, images};
@@ -116,7 +116,7 @@ fn killed_and_restarted_in_the_middle() {
         })
         .unwrap();
         larder.operator.kill();
-        larder.agents().for_each(|agent| agent.kill());
+        larder.agents().for_each(Program::kill);
         larder.agents().for_each(|agent| agent.start().unwrap());
         larder.operator.start().unwrap();
     }

@@ -1,0 +1,82 @@
+//! `larder apply`: an `ImageCache` without a cluster.
+
+use crate::support::{Desk, image, registry};
+
+fn cache(name: &str, images: &[&str]) -> String {
+    let images: String = images.iter().map(|image| format!("  - image: {image}\n")).collect();
+    format!(
+        "apiVersion: larder.dev/v1alpha1\nkind: ImageCache\nmetadata: {{name: {name}}}\nspec:\n  images:\n{images}"
+    )
+}
+
+#[test]
+fn the_store_comes_to_hold_what_is_named() {
+    let (desk, registry) = (Desk::new(), registry());
+    let names: Vec<String> = [("a", 500), ("b", 501), ("c", 502)]
+        .iter()
+        .map(|(repository, seed)| registry.push(&image(*seed, &[50_000]), repository, "v1").unwrap().name)
+        .collect();
+    let by_hand = registry.push(&image(503, &[5_000]), "mine", "v1").unwrap().name;
+    desk.ok(&["pull", "-q", &by_hand]);
+    let both = format!(
+        "{}---\n{}  nodeSelector: {{matchLabels: {{pool: web}}}}\n",
+        cache("one", &[&names[0], &names[1]]),
+        cache("two", &[&names[1], &names[2]])
+    );
+    let file = desk.scratch.write("caches.yaml", both).unwrap();
+    let file = file.to_str().unwrap();
+    let ran = desk.larder(&["apply", "-f", file]).ok().unwrap();
+    assert!(ran.stdout.ends_with("All 3 images are ready\n"), "{}", ran.stdout);
+    assert!(ran.stderr.contains("nodeSelector is passed over"), "{}", ran.stderr);
+    for name in &names {
+        desk.skopeo(name);
+    }
+
+    // Nothing to do, nobody is asked.
+    let mark = registry.mark().unwrap();
+    desk.ok(&["apply", "-f", file]);
+    assert_eq!(registry.requests_since(mark).unwrap().len(), 0);
+
+    // Fewer: what is no longer named stays, until pruning is asked for. What a person pulled always stays.
+    let less = cache("one", &[&names[0]]);
+    let ran = desk.larder_with(&["apply", "-f", "-"], &[], &less).ok().unwrap();
+    assert!(ran.stdout.ends_with("All 1 images are ready\n"), "{}", ran.stdout);
+    desk.skopeo(&names[2]);
+    desk.larder_with(&["apply", "-f", "-", "--prune"], &[], &less).ok().unwrap();
+    let index = std::fs::read_to_string(desk.store().join("index.json")).unwrap();
+    assert!(!index.contains(&names[1]) && !index.contains(&names[2]), "{index}");
+    assert!(index.contains(&names[0]) && index.contains(&by_hand), "{index}");
+    desk.check_store();
+}
+
+#[test]
+fn one_failure_holds_up_no_other_image() {
+    let (desk, registry) = (Desk::new(), registry());
+    let there = registry.push(&image(510, &[50_000]), "there", "v1").unwrap().name;
+    let missing = format!("{}/missing:v1", registry.host());
+    let yaml = cache("mixed", &[&missing, &there]);
+    let ran = desk.larder_with(&["apply", "-f", "-", "--output", "json"], &[], &yaml);
+    assert_eq!(ran.status.code(), Some(1));
+    assert!(ran.stderr.contains("1 of 2 images could not be had"), "{}", ran.stderr);
+    let report = ran.json().unwrap();
+    assert_eq!(report[0]["Reason"], "NotFound");
+    assert_eq!(report[1]["Ready"], true);
+    desk.skopeo(&there);
+}
+
+#[test]
+fn a_file_that_is_wrong_is_one_clear_error_and_nothing_is_fetched() {
+    let desk = Desk::new();
+    for (text, message) in [
+        (cache("bad", &["Not/Valid"]), "spec.images[0].image"),
+        ("kind: Pod\napiVersion: v1\n".to_owned(), "expected an ImageCache"),
+        ("a: [\n".to_owned(), "-:"),
+        ("# nothing\n".to_owned(), "holds no ImageCache"),
+    ] {
+        let ran = desk.larder_with(&["apply", "-f", "-"], &[], &text);
+        assert_eq!(ran.status.code(), Some(1), "{text}");
+        assert!(ran.stderr.contains(message), "{text}: {}", ran.stderr);
+    }
+    let error = desk.fails(&["apply", "-f", "/no/such/file"]);
+    assert!(error.contains("cannot read /no/such/file"), "{error}");
+}

@@ -1,0 +1,10 @@
+//! `larder pull`, `push`, `login`, `logout` and `apply`, as people run them, against real registries.
+
+mod applies;
+mod faults;
+mod logins;
+mod pulls;
+mod pushes;
+mod ranges;
+mod support;
+mod together;

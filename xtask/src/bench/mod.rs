@@ -1,0 +1,20 @@
+//! `cargo xtask bench`: Larder beside other programs, in one run, each in turn.
+
+mod measure;
+mod pull;
+
+use clap::Subcommand;
+
+/// What to measure.
+#[derive(Debug, Subcommand)]
+pub enum What {
+    /// Pulls from a registry on loopback, beside crane, regctl, oras and skopeo.
+    Pull(pull::Options),
+}
+
+/// Measures it, and prints a table.
+pub fn run(what: &What) -> anyhow::Result<()> {
+    match what {
+        What::Pull(options) => pull::run(options),
+    }
+}
