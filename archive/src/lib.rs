@@ -1,4 +1,15 @@
 //! Image archives, written from the layer store and read into it.
+//!
+//! [`save`] and [`to_file`] write images as an archive that docker, containerd, skopeo and podman load: an OCI image
+//! layout with docker's `manifest.json` beside it, or either alone, plain or compressed. [`load`] reads all of these,
+//! docker's older forms, and layouts in folders. Both stream: memory stays bounded whatever an image's size, and what
+//! is loaded is written once, into the store.
+//!
+//! Archives come from strangers. Nothing in one becomes a path on the disk, every byte is hashed before it counts,
+//! documents and headers have bounds, and an image gets its name only when all of the archive has been read and all
+//! of its images have been checked.
+//!
+//! All calls block, on the disk or on a lock; asynchronous programs make them where blocking is allowed.
 #![forbid(unsafe_code)]
 mod ahead;
 mod annotations;

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod digest;
+mod grammar;
 mod key;
 pub mod manifest;
 pub mod name;

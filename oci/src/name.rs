@@ -2,9 +2,10 @@
 
 use std::{fmt, str::FromStr};
 
-use oci_spec::distribution::{ParseError, Reference};
-
-use crate::Digest;
+use crate::{
+    Digest,
+    grammar::{self, Parts},
+};
 
 /// An image name in its canonical form, `registry/repository[:tag][@digest]`.
 ///
@@ -34,6 +35,10 @@ pub struct InvalidName {
 /// The longest text that is looked at: docker's limit for a name (255), a tag (128), a digest (135) and separators.
 const MAX_LENGTH: usize = 255 + 1 + 128 + 1 + 135;
 
+/// The registry of names that name none.
+const DOCKER_HUB: &str = "docker.io";
+/// The longest repository, in characters.
+const MAX_REPOSITORY: usize = 255;
 /// The repository of images without a name.
 const NAMELESS: &str = "larder.invalid/none";
 
@@ -121,16 +126,20 @@ impl ImageName {
         self.canonical[..self.repository_end] == *NAMELESS
     }
 
-    fn from_reference(reference: &Reference) -> Result<Self, String> {
-        // The grammar takes a first part in capitals for a host, and the parser then takes it for a repository.
-        if reference.repository().chars().any(char::is_uppercase) {
-            return Err(ParseError::NameContainsUppercase.to_string());
+    fn from_parts(parts: &Parts<'_>) -> Result<Self, String> {
+        let digest = parts.digest.map(str::parse::<Digest>).transpose().map_err(|error| error.to_string())?;
+        let registry = match parts.registry {
+            None | Some("index.docker.io") => DOCKER_HUB,
+            Some(registry) => registry,
+        };
+        let official = registry == DOCKER_HUB && !parts.repository.contains('/');
+        let library = if official { "library/" } else { "" };
+        let mut canonical = format!("{registry}/{library}{}", parts.repository);
+        let (registry_end, repository_end) = (registry.len(), canonical.len());
+        if repository_end - registry_end - 1 > MAX_REPOSITORY {
+            return Err(format!("repository name must not be more than {MAX_REPOSITORY} characters"));
         }
-        let digest =
-            reference.digest().map(str::parse::<Digest>).transpose().map_err(|error| error.to_string())?;
-        let mut canonical = format!("{}/{}", reference.registry(), reference.repository());
-        let (registry_end, repository_end) = (reference.registry().len(), canonical.len());
-        let tag = reference.tag().map(|tag| {
+        let tag = parts.tag.or(digest.is_none().then_some("latest")).map(|tag| {
             canonical.push(':');
             let start = canonical.len();
             canonical.push_str(tag);
@@ -155,28 +164,32 @@ impl FromStr for ImageName {
                 text.len()
             )));
         }
-        let reference: Reference = text.parse().map_err(|error| invalid(explain(text, &error)))?;
-        Self::from_reference(&reference).map_err(invalid)
+        let parts = grammar::parse(text).ok_or_else(|| invalid(explain(text).to_owned()))?;
+        Self::from_parts(&parts).map_err(invalid)
     }
 }
 
-/// The parser answers nearly everything with "invalid reference format"; people deserve to hear which rule they broke.
-fn explain(text: &str, error: &ParseError) -> String {
-    if *error != ParseError::ReferenceInvalidFormat {
-        return error.to_string();
+/// Which rule was broken: "invalid reference format" helps nobody.
+fn explain(text: &str) -> &'static str {
+    if text.is_empty() {
+        return "repository name must have at least one component";
     }
     if text.contains("://") {
-        return "a name has no scheme: leave out https://".to_owned();
+        return "a name has no scheme: leave out https://";
     }
     if text.chars().any(char::is_whitespace) {
-        return "it contains white space".to_owned();
+        return "it contains white space";
     }
-    let repository = text.rsplit_once('/').map_or(text, |(_, last)| last);
-    let repository = repository.split(['@', ':']).next().unwrap_or(repository);
-    if repository.chars().any(char::is_uppercase) {
-        return "repository name must be lowercase".to_owned();
+    let name = text.split('@').next().unwrap_or(text);
+    let last = name.rfind('/').map_or(0, |slash| slash + 1);
+    let end = name[last..].find(':').map_or(name.len(), |colon| last + colon);
+    let mut components = name[..end].split('/').peekable();
+    // Of a host, capitals are no fault.
+    components.next_if(|first| first.contains(['.', ':']));
+    if components.any(|component| component.chars().any(char::is_uppercase)) {
+        return "repository name must be lowercase";
     }
-    error.to_string()
+    "invalid reference format"
 }
 
 impl fmt::Display for ImageName {

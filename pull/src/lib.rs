@@ -14,8 +14,8 @@
 //! pull that fails, is dropped or is killed leaves what it has for the next one.
 //!
 //! A large layer that arrives slowly is fetched over several connections (see `parts`): what one connection is worth
-//! is measured first, since on a fast network more of them are mere overhead. Parts are fetched ahead into bounded memory
-//! and written in order, by the one writer that hashes them as they come.
+//! is measured first, since on a fast network more of them are mere overhead. Parts are fetched ahead into bounded
+//! memory and written in order, by the one writer that hashes them as they come.
 //!
 //! Hash states are not kept: a download that is resumed is read again and hashed from its start, at the speed of the
 //! disk. A state that was kept would vouch for bytes that a power cut may have taken.
@@ -164,8 +164,8 @@ impl Puller {
         self.pull_named(key, claim, progress, None).await
     }
 
-    /// The image, where the store has all of it and the name still stands for it. That takes one request without a body,
-    /// and none for a name with a digest.
+    /// The image, where the store has all of it and the name still stands for it. That takes one request without a
+    /// body, and none for a name with a digest.
     async fn nothing_to_do(&self, key: &ImageKey, claim: Claim) -> Result<Option<Pulled>, PullError> {
         let (store, wanted) = (self.store.clone(), key.clone());
         let stored = blocking(move || {

@@ -3,8 +3,8 @@
 //! One connection fetches the blob as it is. When it turns out slow and much is left, the part of the blob that it will
 //! reach last is cut off, and fetched in parts over further connections, into memory that is rationed over all
 //! pulls. The parts go to the disk in order, behind what the first connection has brought; that one is given up once
-//! the first part shows that the registry serves them. Registries that answer with the whole blob, with other bytes or not at
-//! all are left at one connection, and nobody notices.
+//! the first part shows that the registry serves them. Registries that answer with the whole blob, with other bytes
+//! or not at all are left at one connection, and nobody notices.
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -25,9 +25,9 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::blob::{Chunk, Fetch};
 
-/// The bytes of one part, and how many parts may be in memory, over all pulls: 16 MiB in all.
+/// The bytes of one part, and how many parts may be in memory, over all pulls: 12 MiB in all.
 const PART: u64 = 2 << 20;
-const PARTS_IN_MEMORY: usize = 8;
+const PARTS_IN_MEMORY: usize = 6;
 /// How much must be left of a blob. What is in memory is lost with a kill, so it must be little beside the whole.
 const WORTH_IT: u64 = 64 << 20;
 /// How long, and for how many bytes, one connection is watched before it is judged.

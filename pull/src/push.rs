@@ -108,7 +108,8 @@ impl Pusher {
     /// Pushes the images of one name under `name`, which must have a tag: one for each platform that the store has.
     ///
     /// Where the name stands for a list and the store has all of its images, the list is pushed with them, its bytes
-    /// unchanged. Else one image is pushed alone, and several with a list of those that are there; [`Pushed::partial`] says so.
+    /// unchanged. Else one image is pushed alone, and several with a list of those that are there;
+    /// [`Pushed::partial`] says so.
     ///
     /// Blobs that the registry has are not sent: it is asked first, and asked to mount those that the store knows from
     /// another repository of the same registry.

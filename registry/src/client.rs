@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use reqwest::{Certificate, Client, Identity, Url, redirect};
+use reqwest::{Certificate, Client, ClientBuilder, Identity, Url, redirect};
 
 use crate::{
     RegistryError,
@@ -68,7 +68,7 @@ pub(crate) enum Kind {
 #[derive(Debug, Default)]
 pub(crate) struct Clients {
     transport: Transport,
-    made: [OnceLock<Client>; 4],
+    made: [OnceLock<Client>; 8],
 }
 
 impl Clients {
@@ -79,15 +79,17 @@ impl Clients {
     /// The client for a URL.
     pub fn get(&self, url: &Url, kind: Kind) -> Result<&Client, RegistryError> {
         let direct = url.host_str().is_some_and(is_loopback);
-        let place = &self.made[usize::from(direct) * 2 + usize::from(matches!(kind, Kind::Write))];
+        let plain = url.scheme() == "http";
+        let write = matches!(kind, Kind::Write);
+        let place = &self.made[usize::from(plain) * 4 + usize::from(direct) * 2 + usize::from(write)];
         if let Some(client) = place.get() {
             return Ok(client);
         }
-        let client = self.make(direct, kind)?;
+        let client = self.make(plain, direct, kind)?;
         Ok(place.get_or_init(|| client))
     }
 
-    fn make(&self, direct: bool, kind: Kind) -> Result<Client, RegistryError> {
+    fn make(&self, plain: bool, direct: bool, kind: Kind) -> Result<Client, RegistryError> {
         let mut builder = Client::builder()
             .user_agent(concat!("larder/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(self.transport.dial_timeout.unwrap_or(CONNECT_TIMEOUT))
@@ -100,6 +102,10 @@ impl Clients {
         if direct {
             // A proxy's loopback is not ours.
             builder = builder.no_proxy();
+        }
+        if plain {
+            // Plain HTTP needs no authorities, and to read the system's costs more than a short request.
+            return built(builder.tls_certs_only([]));
         }
         if self.transport.skip_verify {
             builder = builder.tls_danger_accept_invalid_certs(true);
@@ -118,11 +124,15 @@ impl Clients {
         if let Some(client) = &self.transport.client {
             builder = builder.identity(identity(client)?);
         }
-        builder.build().map_err(|error| RegistryError::Protocol {
-            registry: "the HTTP client".to_owned(),
-            why: cause(&error),
-        })
+        built(builder)
     }
+}
+
+fn built(builder: ClientBuilder) -> Result<Client, RegistryError> {
+    builder.build().map_err(|error| RegistryError::Protocol {
+        registry: "the HTTP client".to_owned(),
+        why: cause(&error),
+    })
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, HostsError> {

@@ -20,7 +20,7 @@ use crate::{
 
 /// How much is read at a time when a blob is hashed.
 const HASH_BUFFER: usize = 1 << 20;
-/// After how many bytes the kernel is asked to begin writing them to the disk, so that the sync at the end finds
+/// After how many bytes the kernel is asked to begin writing them to the disk, so that the sync at the end should find
 /// little left to do.
 const WRITE_BACK: u64 = 8 << 20;
 
@@ -243,7 +243,8 @@ impl BlobWriter {
     fn new(store: &Store, file: File, path: PathBuf, digest: &Digest, size: u64) -> Result<Self> {
         let hasher = HasherState(Box::new(Hasher::new(digest.algorithm())));
         let (store, digest) = (store.clone(), digest.clone());
-        let mut writer = Self { store, file, path, digest, size, offset: 0, written_back: 0, resumed: false, hasher };
+        let mut writer =
+            Self { store, file, path, digest, size, offset: 0, written_back: 0, resumed: false, hasher };
         let there = writer.file.metadata().map_err(StoreError::io("look at", &writer.path))?.len();
         if there > size {
             writer.restart()?;

@@ -208,7 +208,7 @@ fn configuration(
         for (user, password) in std::iter::once(login).chain(&options.other_logins) {
             // The least cost that bcrypt has: every request of a test pays it.
             let hash = bcrypt::hash(password, 4).map_err(Error::data("password hash"))?;
-            users.push_str(&format!("{user}:{hash}\n"));
+            users.extend([user, ":", &hash, "\n"]);
         }
         let file = scratch.write("htpasswd", users)?;
         config["auth"] = json!({"htpasswd": {"realm": "larder-tests", "path": file}});

@@ -93,7 +93,7 @@ pub fn go_tool(tool: Tool, args: &[&str], home: &Path) -> String {
 
 /// Of two layers, one of them shared by all images of this kind.
 pub fn image(seed: u64, docker: bool) -> Image {
-    let base = Layer::of(&[("etc/base", b"shared"), ("bin/sh", &[7; 70_000])]).unwrap();
+    let base = Layer::of(&[("etc/base", b"shared"), ("bin/sh", &vec![7; 70_000])]).unwrap();
     let builder = Image::builder()
         .platform("linux/amd64")
         .layer(&base)
