@@ -32,7 +32,12 @@ pub fn status(
     };
     let done = ready == wanted;
     let (reason, message) = if done {
-        (ConditionReason::AllImagesReady, format!("all {wanted} images are here"))
+        let message = if wanted == 1 {
+            "the image is here".to_owned()
+        } else {
+            format!("all {wanted} images are here")
+        };
+        (ConditionReason::AllImagesReady, message)
     } else if let Some(failure) = images.iter().find(|image| image.state == ImageState::Failed) {
         let message = failure.message.clone().unwrap_or_default();
         (ConditionReason::ImagesFailing, format!("{failed} of {wanted} images failed; {message}"))

@@ -1,6 +1,6 @@
 //! What nodes keep when an ImageCache goes.
 
-use larder_tests::{Registry, RegistryOptions, until, wait::PATIENCE};
+use larder_tests::{Registry, RegistryOptions, larder::binary, process::run, until, wait::PATIENCE};
 use serde_json::json;
 
 use crate::fixture::{Larder, image, images};
@@ -64,5 +64,34 @@ fn retain_keeps_them_even_if_nobody_was_there_when_it_went() {
     larder.wait_ready("again", 1);
     assert_eq!(registry.requests_since(mark).unwrap().to_vec(), []);
     larder.delete("again");
+    larder.wait_held("a", &[]);
+}
+
+/// The agent and the command line work on one store: neither takes away what the other put there.
+#[test]
+fn a_person_and_the_agent_share_a_store() {
+    let registry = Registry::start(RegistryOptions::default()).unwrap();
+    let app = registry.push(&image(&[(75, 50_000)]), "app", "v1").unwrap().name;
+    let mine = registry.push(&image(&[(75, 50_000), (76, 60_000)]), "mine", "v1").unwrap().name;
+    let larder = Larder::start(&[("a", &[])]);
+    larder.apply("app", &images(None, &[&app]));
+    larder.wait_ready("app", 1);
+
+    let store = larder.store("a");
+    let command = |args: &[&str]| {
+        let args = [&["--store", store.to_str().unwrap()], args].concat();
+        run(&binary("larder").unwrap(), &args, &[], b"").unwrap()
+    };
+    command(&["pull", &mine]).ok().unwrap();
+    larder.wait_held("a", &[&app, &mine]);
+    let refused = command(&["rm", &app]);
+    assert!(!refused.status.success() && refused.stderr.contains("kept by an ImageCache"), "{}", refused.stderr);
+    command(&["prune", "--all", "--force", "--except", &mine]).ok().unwrap();
+    larder.wait_held("a", &[&app, &mine]);
+
+    larder.delete("app");
+    larder.wait_held("a", &[&mine]);
+    command(&["verify", "--no-mend"]).ok().unwrap();
+    command(&["rm", &mine]).ok().unwrap();
     larder.wait_held("a", &[]);
 }
