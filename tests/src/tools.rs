@@ -13,6 +13,10 @@ pub enum Tool {
     KubeApiserver,
     /// Kubernetes' command line.
     Kubectl,
+    /// The container runtime of most nodes.
+    Containerd,
+    /// containerd's own command line: reads and writes archives.
+    Ctr,
     /// go-containerregistry's command line: reads and writes archives and layouts.
     Crane,
     /// The command line of the OCI registry client of the same name.
@@ -49,6 +53,15 @@ pub const GO_MODULES: &[GoModule] = &[
             (Tool::Kubectl, "k8s.io/kubernetes/cmd/kubectl"),
         ],
         go_mod: include_str!("../../xtask/tools/kubernetes/go.mod"),
+    },
+    GoModule {
+        name: "containerd",
+        upstream: "github.com/containerd/containerd/v2",
+        programs: &[
+            (Tool::Containerd, "github.com/containerd/containerd/v2/cmd/containerd"),
+            (Tool::Ctr, "github.com/containerd/containerd/v2/cmd/ctr"),
+        ],
+        go_mod: include_str!("../../xtask/tools/containerd/go.mod"),
     },
     GoModule {
         name: "peers",
@@ -95,6 +108,8 @@ impl Tool {
             Self::Etcd => "etcd",
             Self::KubeApiserver => "kube-apiserver",
             Self::Kubectl => "kubectl",
+            Self::Containerd => "containerd",
+            Self::Ctr => "ctr",
             Self::Crane => "crane",
             Self::Oras => "oras",
             Self::Regctl => "regctl",

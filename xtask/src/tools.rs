@@ -1,4 +1,4 @@
-//! `cargo xtask tools`: builds etcd, kube-apiserver and kubectl from their Go modules, once.
+//! `cargo xtask tools`: builds etcd, kube-apiserver, kubectl, containerd and the peers from their Go modules, once.
 
 use std::fs::File;
 use std::path::Path;

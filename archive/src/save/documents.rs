@@ -7,7 +7,7 @@ use larder_oci::{
     manifest::MAX_MANIFEST_SIZE,
     spec::{Descriptor, ImageManifest},
 };
-use larder_store::{Store, StoreError};
+use larder_store::{Store, StoreError, StoredImage};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -143,18 +143,17 @@ fn extension(store: &Store, layer: &Digest) -> Result<&'static str> {
 
 /// `index.json`: an entry for each name, and one for an image without.
 ///
-/// Each points at the manifest for the platform, as in the layer store: most tools give up on an image index of which
-/// only one platform's manifest is there. The index is kept beside it, and annotations of ours say so.
+/// An entry points at the manifest for the platform, as in the layer store: most tools give up on an image index of
+/// which only one platform's manifest is there. The index is kept beside it, and annotations of ours say so. Several
+/// platforms of one index are one entry, the index: of several entries with one name, containerd keeps the last.
 pub(super) fn index(images: &[SaveImage]) -> Result<Vec<u8>> {
     let mut entries: Vec<Value> = Vec::new();
     for SaveImage { image, names } in images {
-        let mut entry = serde_json::to_value(&image.manifest).map_err(unserialisable)?;
-        let mut annotations = BTreeMap::from([(PLATFORM, image.key.platform.to_string())]);
-        if let Some(index) = &image.index {
-            annotations.insert(INDEX_DIGEST, index.digest().to_string());
-            annotations.insert(INDEX_SIZE, index.size().to_string());
-            annotations.insert(INDEX_MEDIA_TYPE, index.media_type().to_string());
-        }
+        let platforms =
+            images.iter().filter(|other| other.names == *names && other.image.index == image.index);
+        let whole = image.index.as_ref().filter(|_| platforms.count() > 1);
+        let mut entry = serde_json::to_value(whole.unwrap_or(&image.manifest)).map_err(unserialisable)?;
+        let mut annotations = if whole.is_some() { BTreeMap::new() } else { own_annotations(image) };
         let mut labels: BTreeSet<Option<&ImageName>> =
             names.iter().filter(|name| !name.is_nameless()).map(Some).collect();
         if labels.is_empty() {
@@ -176,6 +175,17 @@ pub(super) fn index(images: &[SaveImage]) -> Result<Vec<u8>> {
         "manifests": entries,
     });
     serde_json::to_vec(&index).map_err(unserialisable)
+}
+
+/// What an entry for one platform says besides its name: for which, and out of which index.
+fn own_annotations(image: &StoredImage) -> BTreeMap<&'static str, String> {
+    let mut annotations = BTreeMap::from([(PLATFORM, image.key.platform.to_string())]);
+    if let Some(index) = &image.index {
+        annotations.insert(INDEX_DIGEST, index.digest().to_string());
+        annotations.insert(INDEX_SIZE, index.size().to_string());
+        annotations.insert(INDEX_MEDIA_TYPE, index.media_type().to_string());
+    }
+    annotations
 }
 
 /// `manifest.json`: one entry an image, with all its names. Artifacts are left out, as containerd does.

@@ -3,7 +3,8 @@
 use crate::support::{Desk, image, registry};
 
 fn cache(name: &str, images: &[&str]) -> String {
-    let images: String = images.iter().map(|image| format!("  - image: {image}\n")).collect();
+    let images: Vec<String> = images.iter().map(|image| format!("  - image: {image}\n")).collect();
+    let images = images.concat();
     format!(
         "apiVersion: larder.dev/v1alpha1\nkind: ImageCache\nmetadata: {{name: {name}}}\nspec:\n  images:\n{images}"
     )

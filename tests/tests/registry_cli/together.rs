@@ -35,7 +35,8 @@ fn what_apply_keeps_and_what_people_pull_do_not_disturb_each_other() {
             registry.push(&built, &format!("app{n}"), "v1").unwrap().name
         })
         .collect();
-    let images: String = names[..3].iter().map(|name| format!("  - image: {name}\n")).collect();
+    let images: Vec<String> = names[..3].iter().map(|name| format!("  - image: {name}\n")).collect();
+    let images = images.concat();
     let yaml = format!(
         "apiVersion: larder.dev/v1alpha1\nkind: ImageCache\nmetadata: {{name: x}}\nspec:\n  images:\n{images}"
     );

@@ -85,7 +85,11 @@ fn a_person_and_the_agent_share_a_store() {
     command(&["pull", &mine]).ok().unwrap();
     larder.wait_held("a", &[&app, &mine]);
     let refused = command(&["rm", &app]);
-    assert!(!refused.status.success() && refused.stderr.contains("kept by an ImageCache"), "{}", refused.stderr);
+    assert!(
+        !refused.status.success() && refused.stderr.contains("kept by an ImageCache"),
+        "{}",
+        refused.stderr
+    );
     command(&["prune", "--all", "--force", "--except", &mine]).ok().unwrap();
     larder.wait_held("a", &[&app, &mine]);
 
