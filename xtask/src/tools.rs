@@ -11,16 +11,26 @@ use larder_tests::tools::{GO_MODULES, GoModule, Tool, cache_dir, in_path};
 use crate::debian;
 use crate::steps::{root, run_command, step};
 
-/// Makes sure that every program is there that the demo and the tests need.
+/// Makes sure that every program is there that the tests need, and the archives that others made.
 pub fn ensure() -> anyhow::Result<()> {
-    debian::ensure()?;
-    for module in GO_MODULES {
-        ensure_module(module)?;
-    }
+    ensure_modules(GO_MODULES.iter())?;
     for (module, folder) in larder_tests::testdata::folders()? {
         println!("  {:<15} {}", module.rsplit('/').next().unwrap_or(&module), folder.display());
     }
-    for (tool, _) in GO_MODULES.iter().flat_map(|module| module.programs) {
+    Ok(())
+}
+
+/// Makes sure that what a control plane needs is there: for the demo, where nobody should wait for more.
+pub fn ensure_control_plane() -> anyhow::Result<()> {
+    ensure_modules(GO_MODULES.iter().filter(|module| ["etcd", "kubernetes"].contains(&module.name)))
+}
+
+fn ensure_modules(modules: impl Iterator<Item = &'static GoModule> + Clone) -> anyhow::Result<()> {
+    debian::ensure()?;
+    for module in modules.clone() {
+        ensure_module(module)?;
+    }
+    for (tool, _) in modules.flat_map(|module| module.programs) {
         println!("  {:<15} {}", tool.file_name(), tool.path()?.display());
     }
     for program in debian_programs() {

@@ -32,7 +32,7 @@ struct Stage {
 /// Shows it; with `keep` stays afterwards until a signal comes.
 pub fn run(keep: bool) -> anyhow::Result<()> {
     let start = Instant::now();
-    step("programs that the demo needs", tools::ensure)?;
+    step("programs that the demo needs", tools::ensure_control_plane)?;
     step("building larder-operator and larder-agent", || {
         cargo(&["build", "--quiet", "--package", "larder-operator", "--package", "larder-agent"])
     })?;
