@@ -1,6 +1,9 @@
 //! `cargo xtask bench`: Larder beside other programs, in one run, each in turn.
 
+mod archive;
+mod contest;
 mod measure;
+mod packages;
 mod pull;
 
 use clap::Subcommand;
@@ -10,11 +13,14 @@ use clap::Subcommand;
 pub enum What {
     /// Pulls from a registry on loopback, beside crane, regctl, oras and skopeo.
     Pull(pull::Options),
+    /// Archives and pushes, beside skopeo, crane and programs that compress; and what crash safety costs.
+    Archive(archive::Options),
 }
 
 /// Measures it, and prints a table.
 pub fn run(what: &What) -> anyhow::Result<()> {
     match what {
         What::Pull(options) => pull::run(options),
+        What::Archive(options) => archive::run(options),
     }
 }

@@ -81,12 +81,11 @@ struct Peer {
 
 /// Measures and prints.
 pub fn run(options: &Options) -> anyhow::Result<()> {
-    let larder = match &options.larder {
-        Some(larder) => larder.clone(),
-        None => {
-            step("building larder", || cargo(&["build", "--release", "--quiet", "-p", "larder-cli"]))?;
-            root().join("target/release/larder")
-        }
+    let larder = if let Some(larder) = &options.larder {
+        larder.clone()
+    } else {
+        step("building larder", || cargo(&["build", "--release", "--quiet", "-p", "larder-cli"]))?;
+        root().join("target/release/larder")
     };
     let peers = [
         Peer { name: "larder", path: larder },
