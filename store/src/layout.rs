@@ -160,7 +160,15 @@ impl Layout {
         if new {
             self.replace(&lock, "oci-layout", VERSION_FILE.as_bytes())?;
         }
-        sync_dir(&self.root)
+        sync_dir(&self.root)?;
+        // The folder's own entry; where the one above may not be read, whoever made it has to.
+        match self.root.canonicalize().ok().as_deref().and_then(Path::parent).map(sync_dir) {
+            Some(Err(StoreError::Io { source, .. })) if source.kind() == io::ErrorKind::PermissionDenied => {
+                Ok(())
+            }
+            Some(result) => result,
+            None => Ok(()),
+        }
     }
 
     /// Replaces a file in the root folder: after a crash or a power cut at any instant, the old content or the new
