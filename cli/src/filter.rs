@@ -170,9 +170,21 @@ impl Kept {
         self.0.iter().any(|pattern| matches(pattern, record, &record.id))
     }
 
+    /// The patterns that match nothing. They are refused unless `go_on`: a slip would delete what was to be kept.
+    pub fn checked_idle(&self, catalog: &Catalog, go_on: bool) -> Result<Vec<&str>, Failure> {
+        let idle = self.idle(catalog);
+        if idle.is_empty() || go_on {
+            return Ok(idle);
+        }
+        Err(Failure::new(format_args!(
+            "no image matches --except {}; nothing was removed, in case it is a slip (--force goes on)",
+            idle.join(" ")
+        )))
+    }
+
     /// Patterns that fit no image: probably mistakes, which would cost what they were to keep.
     #[must_use]
-    pub fn idle(&self, catalog: &Catalog) -> Vec<&str> {
+    fn idle(&self, catalog: &Catalog) -> Vec<&str> {
         self.0
             .iter()
             .filter(|pattern| !catalog.records.iter().any(|record| matches(pattern, record, &record.id)))

@@ -176,10 +176,7 @@ impl Puller {
         let Some((image, size)) = stored.await? else { return Ok(None) };
         let unchanged = match key.name.digest() {
             Some(digest) => *digest == image.target,
-            // What goes wrong here goes wrong again, and is reported, when the manifest is asked for.
-            None => {
-                self.registry.head_manifest(&key.name).await.is_ok_and(|head| head.digest == image.target)
-            }
+            None => self.registry.head_manifest(&key.name).await?.digest == image.target,
         };
         if !unchanged {
             return Ok(None);

@@ -180,10 +180,9 @@ impl Engine {
         desired: &mut watch::Receiver<Option<Desired>>,
         reports: &watch::Sender<Report>,
     ) -> bool {
-        let check = Instant::now() + self.options.check_interval;
         let due = self.images.values().filter(|image| image.pull.is_none());
-        let due = due.filter_map(|image| image.failure.as_ref().map(|failure| failure.due)).min();
-        let wake = due.map_or(check, |due| due.min(check));
+        let due = due.filter_map(|image| image.failure.as_ref().map(|failure| failure.due));
+        let wake = wake(due, Instant::now(), self.options.check_interval);
         let mut progress = tokio::time::interval(PROGRESS_INTERVAL);
         loop {
             tokio::select! {
@@ -305,7 +304,11 @@ impl Engine {
             Err(error) => (error.id(), Err(PullError::Interrupted)),
         };
         let Some(key) = self.pull_keys.remove(&id) else { return };
-        let Some(image) = self.images.get_mut(&key) else { return };
+        let Some(image) = self.images.get_mut(&key) else {
+            // Its lease was alive when the image was given up, and is not any more.
+            self.forget.insert(key);
+            return;
+        };
         // An image that was unwanted for a moment has a new entry, and perhaps a new pull, by now.
         if image.pull.as_ref().is_none_or(|(_, abort)| abort.id() != id) {
             return;
@@ -339,5 +342,25 @@ impl Engine {
             *last = report;
             changed
         });
+    }
+}
+
+/// When to look again: at the next retry, and after `interval` at the latest. A retry that is overdue has had its turn: an
+/// image that came another way, or a store that fails, must not keep the engine spinning.
+fn wake(due: impl Iterator<Item = Instant>, now: Instant, interval: Duration) -> Instant {
+    due.filter(|&due| due > now).fold(now + interval, Instant::min)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_overdue_does_not_wake_the_engine() {
+        let (now, second) = (Instant::now(), Duration::from_secs(1));
+        let at = |seconds| now + second * seconds;
+        assert_eq!(wake([].into_iter(), now, second * 30), at(30));
+        assert_eq!(wake([at(40), at(7), at(9)].into_iter(), now, second * 30), at(7));
+        assert_eq!(wake([now - second, now].into_iter(), now, second * 30), at(30));
     }
 }

@@ -104,13 +104,7 @@ fn prune(store: &Store, in_use: &dyn InUse, args: &Args) -> Result<Outcome, Fail
     let catalog = Catalog::read(store)?;
     let filters = Filters::new(&args.filter, &FILTERS, &catalog, Timestamp::now())?;
     let kept = Kept::new(&args.except)?;
-    let idle = kept.idle(&catalog);
-    if !idle.is_empty() && !args.force && !args.dry_run {
-        return Err(Failure::new(format_args!(
-            "no image matches --except {}; nothing was removed, in case it is a slip (--force goes on)",
-            idle.join(" ")
-        )));
-    }
+    let idle = kept.checked_idle(&catalog, args.force || args.dry_run)?;
     let newest = args.keep_newest.map(|count| newest(&catalog, count)).unwrap_or_default();
     let mut warnings: Vec<String> =
         idle.iter().map(|pattern| format!("no image matches --except {pattern}")).collect();

@@ -179,13 +179,7 @@ fn select<'a>(
 fn remove_all(store: &Store, in_use: &dyn InUse, args: &Args) -> Result<Outcome, Failure> {
     let catalog = Catalog::read(store)?;
     let kept = Kept::new(&args.except)?;
-    let idle = kept.idle(&catalog);
-    if !idle.is_empty() && !args.force && !args.dry_run {
-        return Err(Failure::new(format_args!(
-            "no image matches --except {}; nothing was removed, in case it is a slip (--force goes on)",
-            idle.join(" ")
-        )));
-    }
+    let idle = kept.checked_idle(&catalog, args.force || args.dry_run)?;
     let mut outcome = Outcome::default();
     outcome.warnings.extend(idle.iter().map(|pattern| format!("no image matches --except {pattern}")));
     let mut going: Vec<&Record> = Vec::new();

@@ -1,6 +1,6 @@
 //! What nodes keep when an ImageCache goes.
 
-use larder_tests::{Registry, RegistryOptions, larder::binary, process::run, until, wait::PATIENCE};
+use larder_tests::{Proxy, Registry, RegistryOptions, larder::binary, process::run, until, wait::PATIENCE};
 use serde_json::json;
 
 use crate::fixture::{Larder, image, images};
@@ -98,4 +98,25 @@ fn a_person_and_the_agent_share_a_store() {
     command(&["verify", "--no-mend"]).ok().unwrap();
     command(&["rm", &mine]).ok().unwrap();
     larder.wait_held("a", &[]);
+}
+
+/// An image that is given up while it arrives leaves nothing behind: no bytes, and no claim on them.
+#[test]
+fn given_up_in_the_middle_nothing_stays() {
+    let registry = Registry::start(RegistryOptions::default()).unwrap();
+    let proxy = Proxy::start(&registry.host()).unwrap();
+    registry.push(&image(&[(77, 3_000_000), (78, 3_000_000)]), "slow", "v1").unwrap();
+    proxy.limit_rate(Some(200_000));
+    let larder = Larder::start(&[("a", &[])]);
+    larder.apply("slow", &images(None, &[&format!("{}/slow:v1", proxy.host())]));
+    let files = |folder: &str| {
+        let entries = std::fs::read_dir(larder.store("a").join(".larder").join(folder));
+        entries.map_or(0, Iterator::count)
+    };
+    until("bytes to arrive", PATIENCE, || (files("partial/sha256") > 0).then_some(())).unwrap();
+    larder.delete("slow");
+    until("bytes and leases to go", PATIENCE, || {
+        (files("partial/sha256") == 0 && files("leases") == 0).then_some(())
+    })
+    .unwrap();
 }
