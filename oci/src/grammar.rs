@@ -1,5 +1,6 @@
-//! The grammar of image names, by hand: the regular expression that says the same takes 20 MiB and tens of
-//! milliseconds to compile, in each program that reads a single name. A property test holds it to `oci-spec`'s.
+//! The grammar of image names, by hand: parsing one name with `oci_spec::distribution::Reference`, which compiles a regular
+//! expression, takes 18 MiB and 40 ms in a release build (`VmHWM` and the clock before and after), in each program that
+//! reads a single name. A property test holds this to it.
 //! (<https://github.com/distribution/reference/blob/main/regexp.go>)
 
 /// The parts of a name, as they are written.
