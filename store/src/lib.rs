@@ -58,6 +58,7 @@
 
 #![forbid(unsafe_code)]
 
+mod annex;
 mod blob;
 mod collect;
 mod error;
@@ -72,6 +73,7 @@ mod spool;
 
 use std::{path::Path, sync::Arc};
 
+pub use annex::{Annex, AnnexBlob};
 pub use blob::{BlobState, BlobWriter, Ingest};
 pub use collect::{CollectOptions, Collected};
 pub use error::{Category, StoreError};
