@@ -27,17 +27,17 @@ const WAYS: [&[&str]; 2] = [&[], &["--local"]];
 const EXPORT: [&str; 3] = ["images", "export", "--local"];
 
 /// A containerd of the test's own: nothing but content, image names and one snapshotter.
-struct Containerd {
+pub struct Containerd {
     program: Program,
     socket: PathBuf,
     ctr: PathBuf,
-    scratch: Scratch,
+    pub scratch: Scratch,
 }
 
 impl Containerd {
     /// In a mount namespace of its own: whatever it mounts is gone with it, however it ends. So is what it makes in
     /// `/run`, and it makes `/run/containerd` whatever its configuration says.
-    fn start(label: &str) -> Self {
+    pub fn start(label: &str) -> Self {
         assert!(is_root(), "this test runs a real containerd, which mounts: run the tests as root");
         let scratch = Scratch::new(label).unwrap();
         let socket = scratch.path().join("containerd.sock");
@@ -60,18 +60,18 @@ impl Containerd {
         run(&self.ctr, &args, &env, b"").unwrap()
     }
 
-    fn ctr(&self, args: &[&str]) -> String {
+    pub fn ctr(&self, args: &[&str]) -> String {
         self.try_ctr(args).ok().unwrap().stdout
     }
 
     /// The rows of a table, cut at blanks; the heading left out.
-    fn table(&self, args: &[&str]) -> Vec<Vec<String>> {
+    pub fn table(&self, args: &[&str]) -> Vec<Vec<String>> {
         let rows = self.ctr(args);
         rows.lines().skip(1).map(|row| row.split_whitespace().map(str::to_owned).collect()).collect()
     }
 
     /// The digests that names stand for. All of each image must be there.
-    fn images(&self) -> BTreeMap<String, String> {
+    pub fn images(&self) -> BTreeMap<String, String> {
         for row in self.table(&["images", "check"]) {
             assert_eq!(row[3], "complete", "{row:?}");
         }
@@ -80,7 +80,7 @@ impl Containerd {
     }
 
     /// Removes all images, and waits until their content is gone too.
-    fn empty(&self) {
+    pub fn empty(&self) {
         for name in self.images().keys() {
             self.ctr(&["images", "rm", "--sync", name]);
         }
@@ -93,7 +93,7 @@ impl Containerd {
     }
 
     /// Ends it in good order: nothing of it is left mounted, or running.
-    fn stop(self) {
+    pub fn stop(self) {
         self.program.terminate().unwrap();
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
         assert!(!mounts.contains(text(self.scratch.path())), "{mounts}");

@@ -6,5 +6,6 @@
 mod containerd;
 mod fixture;
 mod others_data;
+mod own_images;
 mod peers_read;
 mod we_read;
