@@ -11,7 +11,9 @@ use larder_plan::object::{CacheObject, NodeCacheObject};
 use serde_json::{Value, json};
 
 use crate::{
+    election::Fence,
     explain,
+    metrics::{Metrics, WriteKind},
     object::{RawImageCache, RawNodeImageCache},
 };
 
@@ -34,10 +36,12 @@ enum Cause {
     Client(kube::Error),
     #[error("no answer from the API server within {} seconds", TIMEOUT.as_secs())]
     Timeout,
+    #[error("given up, since another replica may lead now")]
+    NotLeading,
 }
 
 /// What kind of failure it is: what a person would do about it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Category {
     /// The object changed or went meanwhile. The watch brings what it is now; there is nothing to do.
     Conflict,
@@ -47,6 +51,8 @@ pub(crate) enum Category {
     Forbidden,
     /// The API server cannot answer now.
     Unavailable,
+    /// This process does not lead, or not for certain.
+    NotLeading,
 }
 
 impl Category {
@@ -56,6 +62,18 @@ impl Category {
             Self::Invalid => "invalid",
             Self::Forbidden => "forbidden",
             Self::Unavailable => "unavailable",
+            Self::NotLeading => "not_leading",
+        }
+    }
+
+    /// The category of what the client says.
+    pub fn of(error: &kube::Error) -> Self {
+        let kube::Error::Api(status) = error else { return Self::Unavailable };
+        match status.code {
+            404 | 409 => Self::Conflict,
+            400 | 413 | 422 => Self::Invalid,
+            401 | 403 => Self::Forbidden,
+            _ => Self::Unavailable,
         }
     }
 }
@@ -63,68 +81,94 @@ impl Category {
 impl ApplyError {
     pub fn category(&self) -> Category {
         match &self.cause {
-            Cause::Client(kube::Error::Api(status)) => match status.code {
-                404 | 409 => Category::Conflict,
-                400 | 413 | 422 => Category::Invalid,
-                401 | 403 => Category::Forbidden,
-                _ => Category::Unavailable,
-            },
-            Cause::Client(_) | Cause::Timeout => Category::Unavailable,
+            Cause::Client(error) => Category::of(error),
+            Cause::Timeout => Category::Unavailable,
+            Cause::NotLeading => Category::NotLeading,
         }
     }
 }
 
-/// Applies the `NodeImageCache` of a node: its owner and its specification.
-///
-/// With `uid`, only if it is still that object: one that was deleted meanwhile is not to come back with an old plan.
-pub(crate) async fn node_cache(
-    client: &Client,
-    node: &str,
-    node_uid: &str,
-    uid: Option<&str>,
-    spec: &NodeImageCacheSpec,
-) -> Result<NodeCacheObject, ApplyError> {
-    let mut metadata = json!({
-        "name": node,
-        // As kubelet's own Lease has it: garbage goes with the node, and nothing waits for it.
-        "ownerReferences": [{"apiVersion": "v1", "kind": "Node", "name": node, "uid": node_uid}],
-    });
-    if let Some(uid) = uid {
-        metadata["uid"] = uid.into();
+/// What all writes go through: it holds them back where another replica may lead, and counts them.
+pub(crate) struct Writer {
+    pub client: Client,
+    pub fence: Fence,
+    pub metrics: Metrics,
+}
+
+impl Writer {
+    /// Applies the `NodeImageCache` of a node: its owner and its specification.
+    ///
+    /// With `uid`, only if it is still that object: one that was deleted meanwhile is not to come back with an old plan.
+    pub async fn node_cache(
+        &self,
+        node: &str,
+        node_uid: &str,
+        uid: Option<&str>,
+        spec: &NodeImageCacheSpec,
+    ) -> Result<NodeCacheObject, ApplyError> {
+        let mut metadata = json!({
+            "name": node,
+            // As kubelet's own Lease has it: garbage goes with the node, and nothing waits for it.
+            "ownerReferences": [{"apiVersion": "v1", "kind": "Node", "name": node, "uid": node_uid}],
+        });
+        if let Some(uid) = uid {
+            metadata["uid"] = uid.into();
+        }
+        let patch = body("NodeImageCache", metadata, "spec", whole(json!(spec), &["images", "released"]));
+        let api: Api<RawNodeImageCache> = Api::all(self.client.clone());
+        let parameters = parameters();
+        let applied = api.patch(node, &parameters, &patch);
+        self.attempt("applying", ("NodeImageCache", node), applied).await.map(NodeCacheObject::from)
     }
-    let patch = body("NodeImageCache", metadata, "spec", whole(json!(spec), &["images", "released"]));
-    let api: Api<RawNodeImageCache> = Api::all(client.clone());
-    let parameters = parameters();
-    let applied = api.patch(node, &parameters, &patch);
-    attempt("applying", ("NodeImageCache", node), applied).await.map(NodeCacheObject::from)
-}
 
-/// Deletes a `NodeImageCache`, if it is still this object in this version.
-pub(crate) async fn delete_node_cache(
-    client: &Client,
-    node: &str,
-    uid: String,
-    resource_version: Option<String>,
-) -> Result<(), ApplyError> {
-    let api: Api<RawNodeImageCache> = Api::all(client.clone());
-    let parameters =
-        DeleteParams::background().preconditions(Preconditions { uid: Some(uid), resource_version });
-    attempt("deleting", ("NodeImageCache", node), api.delete(node, &parameters)).await.map(drop)
-}
+    /// Deletes a `NodeImageCache`, if it is still this object in this version.
+    pub async fn delete_node_cache(
+        &self,
+        node: &str,
+        uid: String,
+        resource_version: Option<String>,
+    ) -> Result<(), ApplyError> {
+        let api: Api<RawNodeImageCache> = Api::all(self.client.clone());
+        let parameters =
+            DeleteParams::background().preconditions(Preconditions { uid: Some(uid), resource_version });
+        self.attempt("deleting", ("NodeImageCache", node), api.delete(node, &parameters)).await.map(drop)
+    }
 
-/// Applies the status of an `ImageCache`, if it is still the object with this UID.
-pub(crate) async fn cache_status(
-    client: &Client,
-    name: &str,
-    uid: &str,
-    status: &ImageCacheStatus,
-) -> Result<CacheObject, ApplyError> {
-    let status = whole(json!(status), &["images", "failures"]);
-    let patch = body("ImageCache", json!({"name": name, "uid": uid}), "status", status);
-    let api: Api<RawImageCache> = Api::all(client.clone());
-    let parameters = parameters();
-    let applied = api.patch_status(name, &parameters, &patch);
-    attempt("applying the status of", ("ImageCache", name), applied).await.map(CacheObject::from)
+    /// Applies the status of an `ImageCache`, if it is still the object with this UID.
+    pub async fn cache_status(
+        &self,
+        name: &str,
+        uid: &str,
+        status: &ImageCacheStatus,
+    ) -> Result<CacheObject, ApplyError> {
+        let status = whole(json!(status), &["images", "failures"]);
+        let patch = body("ImageCache", json!({"name": name, "uid": uid}), "status", status);
+        let api: Api<RawImageCache> = Api::all(self.client.clone());
+        let parameters = parameters();
+        let applied = api.patch_status(name, &parameters, &patch);
+        self.attempt("applying the status of", ("ImageCache", name), applied).await.map(CacheObject::from)
+    }
+
+    async fn attempt<T>(
+        &self,
+        action: &'static str,
+        (kind, name): (&'static str, &str),
+        request: impl Future<Output = Result<T, kube::Error>>,
+    ) -> Result<T, ApplyError> {
+        let answer = tokio::select! {
+            biased;
+            () = self.fence.wait_closed() => Err(Cause::NotLeading),
+            answer = tokio::time::timeout(TIMEOUT, request) => match answer {
+                Ok(answer) => answer.map_err(Cause::Client),
+                Err(_) => Err(Cause::Timeout),
+            },
+        };
+        let answer = answer.map_err(|cause| ApplyError { action, kind, name: name.to_owned(), cause });
+        let counted =
+            if kind == "ImageCache" { WriteKind::ImageCacheStatus } else { WriteKind::NodeImageCache };
+        self.metrics.count_write(counted, answer.as_ref().map(drop).map_err(ApplyError::category));
+        answer
+    }
 }
 
 fn parameters() -> PatchParams {
@@ -146,17 +190,4 @@ fn whole(mut object: Value, lists: &[&str]) -> Value {
         }
     }
     object
-}
-
-async fn attempt<T>(
-    action: &'static str,
-    (kind, name): (&'static str, &str),
-    request: impl Future<Output = Result<T, kube::Error>>,
-) -> Result<T, ApplyError> {
-    let cause = match tokio::time::timeout(TIMEOUT, request).await {
-        Ok(Ok(answer)) => return Ok(answer),
-        Ok(Err(error)) => Cause::Client(error),
-        Err(_) => Cause::Timeout,
-    };
-    Err(ApplyError { action, kind, name: name.to_owned(), cause })
 }

@@ -143,7 +143,7 @@ mod tests {
     fn an_unreadable_status_keeps_its_conditions_and_harms_no_specification() {
         let object = cache(
             &json!({"images": [{"image": "ubuntu"}]}),
-            &json!({"conditions": conditions(), "failures": [{"node": "n", "image": "i", "reason": "New", "message": ""}]}),
+            &json!({"conditions": conditions(), "failures": [{"node": "n", "image": "i", "reason": 7, "message": ""}]}),
         );
         assert_eq!(object.spec.unwrap().images[0].image, "ubuntu");
         assert_eq!((object.status.conditions.len(), object.status.failures.len()), (1, 0));
@@ -167,7 +167,7 @@ mod tests {
             "status": {
                 "observedGeneration": 3,
                 "agent": {"version": "9", "platform": "linux/amd64"},
-                "images": [{"image": "i", "state": "Melting"}, {"image": "j", "state": "Ready"}],
+                "images": [{"image": "i", "state": {"was": "Melting"}}, {"image": "j", "state": "Ready"}],
             },
         });
         let object: NodeCacheObject = serde_json::from_value::<RawNodeImageCache>(object).unwrap().into();

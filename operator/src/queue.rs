@@ -19,10 +19,14 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use crate::health::Pulse;
+
 /// The first retry comes after this, up to twice as long with jitter.
 const FIRST_RETRY: Duration = Duration::from_millis(200);
 /// Retries are no further apart than this, up to twice as long with jitter.
 const LAST_RETRY: Duration = Duration::from_secs(30);
+/// The dispatcher looks around at least this often, so that one can tell whether it still does.
+const TURN: Duration = Duration::from_secs(10);
 /// How long work under way may go on after the shutdown.
 const GRACE: Duration = Duration::from_secs(10);
 
@@ -31,6 +35,15 @@ const GRACE: Duration = Duration::from_secs(10);
 pub(crate) enum Outcome {
     Done,
     Retry,
+}
+
+/// How full a queue is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Depth {
+    /// Keys that wait to be worked on.
+    pub keys: usize,
+    /// How long the one that waits longest has been waiting.
+    pub oldest: Duration,
 }
 
 /// A queue of keys, filled from anywhere and worked off by one [`Queue::run`].
@@ -51,7 +64,8 @@ type Place = (Instant, u64);
 
 /// A key that waits, is worked on, or rests until its spacing is over and it can be forgotten.
 struct Entry {
-    wanted: bool,
+    /// Since when it waits to be worked on; absent where it does not.
+    wanted: Option<Instant>,
     /// Where it stands in `due`; nowhere while it is worked on.
     place: Option<Place>,
     not_before: Instant,
@@ -76,13 +90,28 @@ impl<K: Clone + Eq + Hash + Send + 'static> Queue<K> {
         self.changed.notify_one();
     }
 
+    /// How full it is now.
+    pub fn depth(&self) -> Depth {
+        let now = Instant::now();
+        let state = self.state();
+        let waiting = || state.entries.values().filter_map(|entry| entry.wanted);
+        let oldest = waiting().min().map(|since| now.saturating_duration_since(since));
+        Depth { keys: waiting().count(), oldest: oldest.unwrap_or_default() }
+    }
+
     /// Works the queue off, `limit` keys at a time, until the shutdown; then finishes what is under way.
-    pub async fn run<F>(&self, limit: usize, shutdown: &CancellationToken, work: impl Fn(K) -> F)
-    where
+    pub async fn run<F>(
+        &self,
+        limit: usize,
+        pulse: &Pulse,
+        shutdown: &CancellationToken,
+        work: impl Fn(K) -> F,
+    ) where
         F: Future<Output = Outcome> + Send + 'static,
     {
         let mut running = JoinSet::new();
         loop {
+            pulse.beat();
             while running.len() < limit
                 && let Some(key) = self.take()
             {
@@ -95,8 +124,10 @@ impl<K: Clone + Eq + Hash + Send + 'static> Queue<K> {
                 Some(ended) = running.join_next() => self.settle(ended),
                 () = self.changed.notified() => {}
                 () = sleep_until(wake) => {}
+                () = tokio::time::sleep(TURN) => {}
             }
         }
+        pulse.rest();
         let drained = tokio::time::timeout(GRACE, async { while running.join_next().await.is_some() {} });
         if drained.await.is_err() {
             tracing::warn!(
@@ -127,11 +158,11 @@ impl<K: Clone + Eq + Hash + Send + 'static> Queue<K> {
 impl<K: Clone + Eq + Hash> State<K> {
     fn add(&mut self, key: K, now: Instant) {
         let Some(entry) = self.entries.get_mut(&key) else {
-            let entry = Entry { wanted: true, place: None, not_before: now, retries: None };
+            let entry = Entry { wanted: Some(now), place: None, not_before: now, retries: None };
             self.entries.insert(key.clone(), entry);
             return self.put(key, now);
         };
-        entry.wanted = true;
+        entry.wanted.get_or_insert(now);
         let at = entry.not_before.max(now);
         if entry.place.is_some_and(|(planned, _)| at < planned) {
             self.put(key, at);
@@ -159,8 +190,8 @@ impl<K: Clone + Eq + Hash> State<K> {
         while self.next().is_some_and(|at| at <= now) {
             let (_, key) = self.due.pop_first()?;
             match self.entries.get_mut(&key) {
-                Some(entry) if entry.wanted => {
-                    entry.wanted = false;
+                Some(entry) if entry.wanted.is_some() => {
+                    entry.wanted = None;
                     entry.place = None;
                     entry.not_before = now + spacing(&key);
                     return Some(key);
@@ -179,7 +210,7 @@ impl<K: Clone + Eq + Hash> State<K> {
                 Duration::ZERO
             }
             Outcome::Retry => {
-                entry.wanted = true;
+                entry.wanted.get_or_insert(now);
                 entry.retries.get_or_insert_with(retries).next().unwrap_or(LAST_RETRY)
             }
         };

@@ -1,27 +1,51 @@
 //! One key: what is to be done, and doing it.
 
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{
+    Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+    atomic::{AtomicBool, Ordering},
+};
 
 use k8s_openapi::jiff::Timestamp;
-use kube::Client;
-use larder_plan::{Index, Key, index::NodeAction};
+use larder_plan::{
+    Index, Key,
+    index::{Dirty, NodeAction},
+};
+use tokio::time::Instant;
 use tracing::Instrument as _;
 
 use crate::{
-    apply::{self, ApplyError, Category},
+    apply::{ApplyError, Category, Writer},
+    events::Events,
     queue::{Outcome, Queue},
 };
 
 /// What all workers share.
 pub(crate) struct Context {
-    pub client: Client,
+    pub writer: Writer,
+    pub events: Events,
     pub index: RwLock<Index>,
     pub queue: Queue<Key>,
+    /// Whether the queue is worked off. It is not filled before: nobody would take out what has gone meanwhile.
+    pub is_working: AtomicBool,
 }
 
 impl Context {
+    /// From here on the queue is filled, with everything to begin with.
+    pub fn start(&self) {
+        // In this order: a change that comes in between is in the queue twice, and not never.
+        self.is_working.store(true, Ordering::SeqCst);
+        self.queue.add(self.index().everything());
+    }
+
+    /// A change has made these keys dirty.
+    pub fn add(&self, dirty: Dirty) {
+        if self.is_working.load(Ordering::SeqCst) {
+            self.queue.add(dirty);
+        }
+    }
+
     /// Never held across a wait.
-    fn index(&self) -> RwLockReadGuard<'_, Index> {
+    pub fn index(&self) -> RwLockReadGuard<'_, Index> {
         self.index.read().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -29,6 +53,14 @@ impl Context {
     pub fn index_mut(&self) -> RwLockWriteGuard<'_, Index> {
         self.index.write().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What a reconcile came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Effect {
+    /// All was as it should be.
+    Unchanged,
+    Written,
 }
 
 /// Makes the object behind `key` what it should be, and says whether that has to be tried again.
@@ -44,9 +76,13 @@ pub(crate) async fn reconcile(context: Arc<Context>, key: Key) -> Outcome {
         }
     };
     async {
-        let Err(error) = done.await else { return Outcome::Done };
+        let start = Instant::now();
+        let result = done.await;
+        let counted = result.as_ref().map(|effect| *effect).map_err(ApplyError::category);
+        context.writer.metrics.observe_reconcile(&key, counted, start.elapsed());
+        let Err(error) = result else { return Outcome::Done };
         match error.category() {
-            Category::Conflict => tracing::debug!("{error}"),
+            Category::Conflict | Category::NotLeading => tracing::debug!("{error}"),
             category => tracing::warn!(category = category.as_str(), "{error}; trying again"),
         }
         Outcome::Retry
@@ -55,12 +91,12 @@ pub(crate) async fn reconcile(context: Arc<Context>, key: Key) -> Outcome {
     .await
 }
 
-async fn reconcile_node(context: &Context, node: &str) -> Result<(), ApplyError> {
+async fn reconcile_node(context: &Context, node: &str) -> Result<Effect, ApplyError> {
     let action = context.index().plan_node(node);
     match action {
-        None => {}
+        None => return Ok(Effect::Unchanged),
         Some(NodeAction::Apply { node_uid, uid, spec }) => {
-            let applied = apply::node_cache(&context.client, node, &node_uid, uid.as_deref(), &spec).await?;
+            let applied = context.writer.node_cache(node, &node_uid, uid.as_deref(), &spec).await?;
             tracing::info!(
                 images = spec.images.len(),
                 released = spec.released.len(),
@@ -68,23 +104,24 @@ async fn reconcile_node(context: &Context, node: &str) -> Result<(), ApplyError>
             );
             // What was written is known before the watch shows it: the next plan must not start from less.
             let dirty = context.index_mut().apply_node_cache(applied);
-            context.queue.add(dirty);
+            context.add(dirty);
         }
         Some(NodeAction::Delete { uid, resource_version }) => {
-            apply::delete_node_cache(&context.client, node, uid, resource_version).await?;
+            context.writer.delete_node_cache(node, uid, resource_version).await?;
             tracing::info!("NodeImageCache deleted: its Node is gone");
         }
     }
-    Ok(())
+    Ok(Effect::Written)
 }
 
-async fn reconcile_cache(context: &Context, cache: &str) -> Result<(), ApplyError> {
+async fn reconcile_cache(context: &Context, cache: &str) -> Result<Effect, ApplyError> {
     let action = context.index().plan_status(cache, Timestamp::now());
-    if let Some(action) = action {
-        let applied = apply::cache_status(&context.client, cache, &action.uid, &action.status).await?;
-        tracing::debug!("status applied");
-        let dirty = context.index_mut().apply_cache(applied);
-        context.queue.add(dirty);
-    }
-    Ok(())
+    let Some(action) = action else { return Ok(Effect::Unchanged) };
+    let applied = context.writer.cache_status(cache, &action.uid, &action.status).await?;
+    tracing::debug!("status applied");
+    // Only once it is written: what was not may look different at the next try.
+    context.events.tell(cache, &action.uid, action.transitions);
+    let dirty = context.index_mut().apply_cache(applied);
+    context.add(dirty);
+    Ok(Effect::Written)
 }

@@ -1,5 +1,10 @@
 //! The three watches, and how what they bring gets into the index.
 
+use std::{
+    collections::HashSet,
+    sync::{Arc, PoisonError, RwLock, RwLockWriteGuard},
+};
+
 use futures::{StreamExt as _, stream::BoxStream};
 use k8s_openapi::api::core::v1::Node;
 use kube::{
@@ -19,18 +24,45 @@ use larder_plan::{
 use crate::{
     explain,
     object::{self, RawImageCache, RawNodeImageCache},
+    probes::Shared,
     reconcile::Context,
 };
+
+/// How many objects a list is asked for at a time. A page is held as text, as JSON and decoded at the same time.
+const PAGE: u32 = 50;
 
 /// A watch came to its end, which it never does while the process is in order.
 #[derive(Debug, thiserror::Error)]
 #[error("the watch on {0} ended; the process has to be started anew")]
 pub struct WatchEnded(&'static str);
 
+/// What is watched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Kind {
+    ImageCache,
+    Node,
+    NodeImageCache,
+}
+
+impl Kind {
+    pub const ALL: [Self; 3] = [Self::ImageCache, Self::Node, Self::NodeImageCache];
+
+    /// As people write it.
+    pub fn plural(self) -> &'static str {
+        match self {
+            Self::ImageCache => "ImageCaches",
+            Self::Node => "Nodes",
+            Self::NodeImageCache => "NodeImageCaches",
+        }
+    }
+}
+
 /// A change, as a watch tells it.
 enum Change<T> {
-    /// All objects there are.
-    Listed(Vec<T>),
+    /// One of all objects there are.
+    Listing(T),
+    /// Those were all; their names.
+    Listed(HashSet<String>),
     Applied(T),
     /// The object of this name is gone.
     Deleted(String),
@@ -38,10 +70,14 @@ enum Change<T> {
 
 /// A watch on objects `K`, seen as `T`.
 struct Watch<K, T> {
-    kind: &'static str,
+    kind: Kind,
     events: BoxStream<'static, Result<Event<K>, watcher::Error>>,
     see: fn(K) -> T,
-    listing: Vec<T>,
+    take_in: fn(&mut Index, Change<T>) -> Dirty,
+    /// The names on the list that is being read.
+    listing: HashSet<String>,
+    has_listed: bool,
+    shared: Arc<Shared>,
 }
 
 impl<K: ResourceExt + 'static, T> Watch<K, T> {
@@ -49,21 +85,52 @@ impl<K: ResourceExt + 'static, T> Watch<K, T> {
     async fn next(&mut self) -> Result<Change<T>, WatchEnded> {
         loop {
             match self.events.next().await {
-                Some(Ok(Event::Init)) => self.listing.clear(),
-                Some(Ok(Event::InitApply(object))) => self.listing.push((self.see)(object)),
-                Some(Ok(Event::InitDone)) => return Ok(Change::Listed(std::mem::take(&mut self.listing))),
+                Some(Ok(Event::Init)) => self.begin_list(),
+                // Taken in one by one: a list of all objects, decoded, is larger than the index of them.
+                Some(Ok(Event::InitApply(object))) => {
+                    self.listing.insert(object.name_any());
+                    return Ok(Change::Listing((self.see)(object)));
+                }
+                Some(Ok(Event::InitDone)) => {
+                    self.has_listed = true;
+                    return Ok(Change::Listed(std::mem::take(&mut self.listing)));
+                }
                 Some(Ok(Event::Apply(object))) => return Ok(Change::Applied((self.see)(object))),
                 Some(Ok(Event::Delete(object))) => return Ok(Change::Deleted(object.name_any())),
                 Some(Err(error)) => log(self.kind, &error),
-                None => return Err(WatchEnded(self.kind)),
+                None => return Err(WatchEnded(self.kind.plural())),
             }
         }
     }
 
-    async fn first_list(&mut self) -> Result<Vec<T>, WatchEnded> {
+    fn begin_list(&mut self) {
+        self.listing.clear();
+        if self.has_listed {
+            self.shared.metrics.count_watch_restart(self.kind);
+        }
+    }
+
+    /// Takes in the first complete list, and says how long it was.
+    async fn first_list(&mut self, index: &RwLock<Index>) -> Result<usize, WatchEnded> {
         loop {
-            if let Change::Listed(all) = self.next().await? {
-                return Ok(all);
+            let change = self.next().await?;
+            let listed = if let Change::Listed(names) = &change { Some(names.len()) } else { None };
+            (self.take_in)(&mut write(index), change);
+            if let Some(length) = listed {
+                self.shared.health.has_listed(self.kind);
+                return Ok(length);
+            }
+        }
+    }
+
+    async fn follow(mut self, context: &Context) -> WatchEnded {
+        loop {
+            match self.next().await {
+                Ok(change) => {
+                    let dirty = (self.take_in)(&mut write(&context.index), change);
+                    context.add(dirty);
+                }
+                Err(ended) => return ended,
             }
         }
     }
@@ -77,64 +144,75 @@ pub(crate) struct Watches {
 }
 
 impl Watches {
-    pub fn new(client: &Client) -> Self {
+    pub fn new(client: &Client, shared: &Arc<Shared>) -> Self {
         Self {
-            caches: watch("ImageCaches", client, CacheObject::from),
+            caches: watch(
+                Kind::ImageCache,
+                client,
+                shared,
+                CacheObject::from,
+                |index, change| match change {
+                    Change::Listing(object) => index.list_cache(object),
+                    Change::Listed(names) => index.end_caches(&names),
+                    Change::Applied(object) => index.apply_cache(object),
+                    Change::Deleted(name) => index.delete_cache(&name),
+                },
+            ),
             // Metadata alone: the rest of a Node is large, and changes with every heartbeat.
-            nodes: watch("Nodes", client, object::node),
-            node_caches: watch("NodeImageCaches", client, NodeCacheObject::from),
+            nodes: watch(Kind::Node, client, shared, object::node, |index, change| match change {
+                Change::Listing(object) | Change::Applied(object) => index.apply_node(object),
+                Change::Listed(names) => index.end_nodes(&names),
+                Change::Deleted(name) => index.delete_node(&name),
+            }),
+            node_caches: watch(
+                Kind::NodeImageCache,
+                client,
+                shared,
+                NodeCacheObject::from,
+                |index, change| match change {
+                    Change::Listing(object) => index.list_node_cache(object),
+                    Change::Listed(names) => index.end_node_caches(&names),
+                    Change::Applied(object) => index.apply_node_cache(object),
+                    Change::Deleted(name) => index.delete_node_cache(&name),
+                },
+            ),
         }
     }
 
-    /// The first complete list of each kind.
-    pub async fn first_lists(
-        &mut self,
-    ) -> Result<(Vec<CacheObject>, Vec<NodeObject>, Vec<NodeCacheObject>), WatchEnded> {
-        tokio::try_join!(self.caches.first_list(), self.nodes.first_list(), self.node_caches.first_list())
+    /// An index of the first complete list of each kind. Nobody sees it before.
+    pub async fn first_lists(&mut self) -> Result<Index, WatchEnded> {
+        let index = RwLock::new(Index::default());
+        let (image_caches, nodes, node_image_caches) = tokio::try_join!(
+            self.caches.first_list(&index),
+            self.nodes.first_list(&index),
+            self.node_caches.first_list(&index)
+        )?;
+        tracing::info!(image_caches, nodes, node_image_caches, "all listed");
+        Ok(index.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Keeps the index up to date and the queue filled. It comes back only when a watch has ended.
+    /// Keeps the index up to date and, while there is work, the queue filled. It comes back only when a watch has ended.
     pub async fn follow(self, context: &Context) -> WatchEnded {
-        let caches = follow(self.caches, context, |index, change| match change {
-            Change::Listed(all) => index.replace_caches(all),
-            Change::Applied(object) => index.apply_cache(object),
-            Change::Deleted(name) => index.delete_cache(&name),
-        });
-        let nodes = follow(self.nodes, context, |index, change| match change {
-            Change::Listed(all) => index.replace_nodes(all),
-            Change::Applied(object) => index.apply_node(object),
-            Change::Deleted(name) => index.delete_node(&name),
-        });
-        let node_caches = follow(self.node_caches, context, |index, change| match change {
-            Change::Listed(all) => index.replace_node_caches(all),
-            Change::Applied(object) => index.apply_node_cache(object),
-            Change::Deleted(name) => index.delete_node_cache(&name),
-        });
         tokio::select! {
-            ended = caches => ended,
-            ended = nodes => ended,
-            ended = node_caches => ended,
+            ended = self.caches.follow(context) => ended,
+            ended = self.nodes.follow(context) => ended,
+            ended = self.node_caches.follow(context) => ended,
         }
     }
 }
 
-async fn follow<K: ResourceExt + 'static, T>(
-    mut watch: Watch<K, T>,
-    context: &Context,
+/// Never held across a wait.
+fn write(index: &RwLock<Index>) -> RwLockWriteGuard<'_, Index> {
+    index.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn watch<K, T>(
+    kind: Kind,
+    client: &Client,
+    shared: &Arc<Shared>,
+    see: fn(K) -> T,
     take_in: fn(&mut Index, Change<T>) -> Dirty,
-) -> WatchEnded {
-    loop {
-        match watch.next().await {
-            Ok(change) => {
-                let dirty = take_in(&mut context.index_mut(), change);
-                context.queue.add(dirty);
-            }
-            Err(ended) => return ended,
-        }
-    }
-}
-
-fn watch<K, T>(kind: &'static str, client: &Client, see: fn(K) -> T) -> Watch<K, T>
+) -> Watch<K, T>
 where
     K: ResourceExt<DynamicType = (), Scope = k8s_openapi::ClusterResourceScope>
         + Clone
@@ -143,12 +221,15 @@ where
         + Send
         + 'static,
 {
-    let events = watcher(Api::all(client.clone()), watcher::Config::default()).default_backoff().boxed();
-    Watch { kind, events, see, listing: Vec::new() }
+    let config = watcher::Config::default().page_size(PAGE);
+    let events = watcher(Api::all(client.clone()), config).default_backoff().boxed();
+    let shared = Arc::clone(shared);
+    Watch { kind, events, see, take_in, listing: HashSet::new(), has_listed: false, shared }
 }
 
-fn log(kind: &'static str, error: &watcher::Error) {
+fn log(kind: Kind, error: &watcher::Error) {
     use watcher::Error::{InitialListFailed, NoResourceVersion, WatchError, WatchFailed, WatchStartFailed};
+    let kind = kind.plural();
     let (code, why) = match error {
         InitialListFailed(cause) | WatchStartFailed(cause) | WatchFailed(cause) => {
             let code = if let kube::Error::Api(status) = cause { status.code } else { 0 };

@@ -49,7 +49,7 @@ impl Caches {
 ///
 /// The plan is a fixed point: applied, and planned again, it is the same.
 pub(crate) fn spec(caches: &Caches, labels: &Labels, current: Option<&NodeCache>) -> NodeImageCacheSpec {
-    let previous = current.and_then(|current| current.spec.as_ref());
+    let previous = current.and_then(|current| current.spec.as_deref());
     let mut wanted: BTreeMap<Target, NodeImage> = BTreeMap::new();
     for (name, cache) in &caches.present {
         let Some(valid) = cache.active() else { continue };
@@ -121,7 +121,7 @@ fn released(
     current: Option<&NodeCache>,
     wanted: &BTreeMap<Target, NodeImage>,
 ) -> Vec<ReleasedImage> {
-    let Some((current, spec)) = current.and_then(|current| Some((current, current.spec.as_ref()?))) else {
+    let Some((current, spec)) = current.and_then(|current| Some((current, current.spec.as_deref()?))) else {
         return Vec::new();
     };
     let left = spec.images.iter().filter_map(|image| {

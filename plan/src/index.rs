@@ -1,10 +1,13 @@
 //! Everything that the operator's three watches have shown, and what each change means.
 //!
 //! The index answers two questions: what has to be looked at again after a change (the [`Key`]s that each method
-//! returns), and what is then to be done about it ([`Index::plan_node`], [`Index::plan_status`]). It can only be made
-//! from three complete lists: planning from a part would take every `ImageCache` not yet listed for a deleted one.
+//! returns), and what is then to be done about it ([`Index::plan_node`], [`Index::plan_status`]). Nothing may be planned
+//! before all three lists are complete: to a part, every `ImageCache` not yet listed looks deleted.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    sync::Arc,
+};
 
 use jiff::Timestamp;
 use larder_crds::{ImageCacheStatus, NodeImageCacheSpec, NodeImageStatus};
@@ -12,7 +15,9 @@ use larder_crds::{ImageCacheStatus, NodeImageCacheSpec, NodeImageStatus};
 use crate::{
     desired::{self, Caches},
     object::{CacheObject, NodeCacheObject, NodeObject, is_older},
+    pool::Pool,
     status,
+    transition::{Transition, transitions},
     validate::{Target, ValidCache, describe},
 };
 
@@ -58,6 +63,8 @@ pub struct StatusAction {
     pub uid: String,
     /// The status.
     pub status: ImageCacheStatus,
+    /// What there is to tell once it is applied.
+    pub transitions: Vec<Transition>,
 }
 
 /// What an `ImageCache` asks for.
@@ -126,15 +133,23 @@ pub(crate) struct NodeCache {
     deleting: bool,
     node_uids: Vec<String>,
     /// Absent where it cannot be read.
-    pub spec: Option<NodeImageCacheSpec>,
+    pub spec: Option<Arc<NodeImageCacheSpec>>,
     pub has_agent: bool,
     /// In order of image and platform, whatever order the agent gave.
-    images: Vec<NodeImageStatus>,
+    images: Vec<Arc<NodeImageStatus>>,
+}
+
+/// What `NodeImageCache`s have in common.
+#[derive(Debug, Default)]
+struct Shared {
+    specs: Pool<NodeImageCacheSpec>,
+    images: Pool<NodeImageStatus>,
 }
 
 impl NodeCache {
-    fn new(object: NodeCacheObject) -> Self {
-        let mut images = object.status.images;
+    fn new(object: NodeCacheObject, shared: &mut Shared) -> Self {
+        let mut images: Vec<_> =
+            object.status.images.into_iter().map(|image| shared.images.share(image)).collect();
         images.sort_by(|a, b| (&a.image, &a.platform).cmp(&(&b.image, &b.platform)));
         Self {
             uid: object.uid,
@@ -143,7 +158,7 @@ impl NodeCache {
             observed_generation: object.status.observed_generation,
             deleting: object.deleting,
             node_uids: object.node_uids,
-            spec: object.spec.ok(),
+            spec: object.spec.ok().map(|spec| shared.specs.share(spec)),
             has_agent: object.status.agent.is_some(),
             images,
         }
@@ -170,7 +185,7 @@ impl NodeCache {
         let found = self
             .images
             .binary_search_by(|image| (image.image.as_str(), image.platform.as_deref()).cmp(&wanted));
-        found.ok().and_then(|place| self.images.get(place))
+        found.ok().and_then(|place| self.images.get(place)).map(Arc::as_ref)
     }
 
     /// Every image of which the agent has said how it stands.
@@ -198,6 +213,7 @@ pub struct Index {
     caches: Caches,
     nodes: BTreeMap<String, Node>,
     node_caches: HashMap<String, NodeCache>,
+    shared: Shared,
 }
 
 impl Index {
@@ -209,9 +225,16 @@ impl Index {
         node_caches: Vec<NodeCacheObject>,
     ) -> (Self, Dirty) {
         let mut index = Self::default();
-        let mut dirty = index.replace_node_caches(node_caches);
-        dirty.extend(index.replace_nodes(nodes));
-        dirty.extend(index.replace_caches(caches));
+        for object in node_caches {
+            index.list_node_cache(object);
+        }
+        for object in nodes {
+            index.apply_node(object);
+        }
+        for object in caches {
+            index.list_cache(object);
+        }
+        let dirty = index.everything();
         (index, dirty)
     }
 
@@ -252,18 +275,18 @@ impl Index {
         dirty
     }
 
-    /// All `ImageCache`s there are. Unlike single changes, a list is taken as it is, older or not.
-    pub fn replace_caches(&mut self, objects: Vec<CacheObject>) -> Dirty {
-        let listed: HashSet<&str> = objects.iter().map(|object| object.name.as_str()).collect();
-        let gone = missing(self.caches.present.keys(), &listed);
-        let mut dirty: Dirty = gone.iter().flat_map(|name| self.delete_cache(name)).collect();
-        for object in objects {
-            if let Some(held) = self.caches.present.get_mut(&object.name) {
-                held.resource_version = None;
-            }
-            dirty.extend(self.apply_cache(object));
+    /// One of all `ImageCache`s there are, as a list brings them. Unlike a single change it is taken as it is, older or not.
+    pub fn list_cache(&mut self, object: CacheObject) -> Dirty {
+        if let Some(held) = self.caches.present.get_mut(&object.name) {
+            held.resource_version = None;
         }
-        dirty
+        self.apply_cache(object)
+    }
+
+    /// The list is complete: what was not on it is gone.
+    pub fn end_caches(&mut self, listed: &HashSet<String>) -> Dirty {
+        let gone = missing(self.caches.present.keys(), listed);
+        gone.iter().flat_map(|name| self.delete_cache(name)).collect()
     }
 
     /// A Node was created or changed.
@@ -303,19 +326,16 @@ impl Index {
         dirty
     }
 
-    /// All Nodes there are.
-    pub fn replace_nodes(&mut self, objects: Vec<NodeObject>) -> Dirty {
-        let listed: HashSet<&str> = objects.iter().map(|object| object.name.as_str()).collect();
-        let gone = missing(self.nodes.keys(), &listed);
-        let mut dirty: Dirty = gone.iter().flat_map(|name| self.delete_node(name)).collect();
-        dirty.extend(objects.into_iter().flat_map(|object| self.apply_node(object)));
-        dirty
+    /// A list of all Nodes is complete: what was not on it is gone.
+    pub fn end_nodes(&mut self, listed: &HashSet<String>) -> Dirty {
+        let gone = missing(self.nodes.keys(), listed);
+        gone.iter().flat_map(|name| self.delete_node(name)).collect()
     }
 
     /// A `NodeImageCache` was created or changed, by whomever.
     pub fn apply_node_cache(&mut self, object: NodeCacheObject) -> Dirty {
         let name = object.name.clone();
-        let new = NodeCache::new(object);
+        let new = NodeCache::new(object, &mut self.shared);
         let old = self.node_caches.get(&name);
         let older =
             |old: &NodeCache| is_older(new.resource_version.as_deref(), old.resource_version.as_deref());
@@ -340,18 +360,26 @@ impl Index {
         dirty
     }
 
-    /// All `NodeImageCache`s there are. Unlike single changes, a list is taken as it is, older or not.
-    pub fn replace_node_caches(&mut self, objects: Vec<NodeCacheObject>) -> Dirty {
-        let listed: HashSet<&str> = objects.iter().map(|object| object.name.as_str()).collect();
-        let gone = missing(self.node_caches.keys(), &listed);
-        let mut dirty: Dirty = gone.iter().flat_map(|name| self.delete_node_cache(name)).collect();
-        for object in objects {
-            if let Some(held) = self.node_caches.get_mut(&object.name) {
-                held.resource_version = None;
-            }
-            dirty.extend(self.apply_node_cache(object));
+    /// One of all `NodeImageCache`s there are, as a list brings them. Unlike a single change it is taken as it is, older
+    /// or not.
+    pub fn list_node_cache(&mut self, object: NodeCacheObject) -> Dirty {
+        if let Some(held) = self.node_caches.get_mut(&object.name) {
+            held.resource_version = None;
         }
-        dirty
+        self.apply_node_cache(object)
+    }
+
+    /// The list is complete: what was not on it is gone.
+    pub fn end_node_caches(&mut self, listed: &HashSet<String>) -> Dirty {
+        let gone = missing(self.node_caches.keys(), listed);
+        gone.iter().flat_map(|name| self.delete_node_cache(name)).collect()
+    }
+
+    /// Everything there is to look at.
+    #[must_use]
+    pub fn everything(&self) -> Dirty {
+        let nodes = self.nodes.keys().chain(self.node_caches.keys()).cloned().map(Key::Node);
+        nodes.chain(self.caches.present.keys().cloned().map(Key::Cache)).collect()
     }
 
     /// What to do about a node's `NodeImageCache`; nothing where it is as it should be.
@@ -375,7 +403,7 @@ impl Index {
         }
         let spec = desired::spec(&self.caches, &node.labels, current);
         let is_settled = current.is_some_and(|current| {
-            current.spec.as_ref() == Some(&spec) && current.node_uids.contains(&node.uid)
+            current.spec.as_deref() == Some(&spec) && current.node_uids.contains(&node.uid)
         });
         (!is_settled).then(|| NodeAction::Apply {
             node_uid: node.uid.clone(),
@@ -393,7 +421,21 @@ impl Index {
             cache.selects(&node.labels, node_cache).then_some((name.as_str(), node_cache))
         });
         let status = status::fold(cache, nodes, now);
-        (status != cache.status).then(|| StatusAction { uid: cache.uid.clone(), status })
+        (status != cache.status).then(|| StatusAction {
+            uid: cache.uid.clone(),
+            transitions: transitions(&cache.status.conditions, &status.conditions),
+            status,
+        })
+    }
+
+    /// The status of every `ImageCache`.
+    pub(crate) fn cache_statuses(&self) -> impl Iterator<Item = &ImageCacheStatus> {
+        self.caches.present.values().map(|cache| &cache.status)
+    }
+
+    /// Of every Node its `NodeImageCache`, where there is one.
+    pub(crate) fn node_caches_of_nodes(&self) -> impl Iterator<Item = Option<&NodeCache>> {
+        self.nodes.iter().map(|(name, node)| self.node_cache_of(name, node))
     }
 
     fn node_cache_of(&self, name: &str, node: &Node) -> Option<&NodeCache> {
@@ -448,6 +490,6 @@ fn changed_images(old: Option<&NodeCache>, new: Option<&NodeCache>) -> BTreeSet<
     old.keys().chain(new.keys()).filter(differs).cloned().collect()
 }
 
-fn missing<'a>(known: impl Iterator<Item = &'a String>, listed: &HashSet<&str>) -> Vec<String> {
-    known.filter(|name| !listed.contains(name.as_str())).cloned().collect()
+fn missing<'a>(known: impl Iterator<Item = &'a String>, listed: &HashSet<String>) -> Vec<String> {
+    known.filter(|name| !listed.contains(*name)).cloned().collect()
 }

@@ -6,12 +6,15 @@
 
 #![forbid(unsafe_code)]
 
+pub mod census;
 pub mod condition;
 mod desired;
 pub mod index;
 pub mod node;
 pub mod object;
+mod pool;
 mod status;
+pub mod transition;
 pub mod validate;
 mod verdict;
 

@@ -22,6 +22,8 @@ pub struct Held {
     pub complete: bool,
     /// Who looks after it.
     pub claim: Claim,
+    /// How it stands in the container runtime.
+    pub delivered: Delivered,
 }
 
 /// Who looks after an image in the store.
@@ -35,41 +37,98 @@ pub enum Claim {
     Released,
 }
 
+/// How an image stands in the container runtime.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Delivered {
+    /// There is no runtime, or it has no use for the image: one for another platform.
+    NotNeeded,
+    /// The runtime has it, as the store does.
+    Ready,
+    /// The runtime has another image under its name, and nobody has looked up since which of the two the name stands for.
+    Moved,
+    /// The runtime lacks it, or part of it.
+    Missing,
+    /// The runtime cannot be asked.
+    Unknown,
+}
+
 /// One thing to do. Steps are independent of each other: each may fail, or be done twice, without harm.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Step {
     /// Fetch the image, or what it lacks.
     Fetch(ImageKey),
-    /// Take the image's name away, and with it all blobs that nothing else needs.
+    /// Give the image to the container runtime.
+    Deliver(ImageKey),
+    /// Take the image out of the runtime; then its name out of the store, and with it all blobs that nothing else needs.
+    /// It stays, in both, while a container uses it.
     Remove(ImageKey),
     /// Look after an image that had been given up.
     Claim(ImageKey),
-    /// Keep the image and stop looking after it.
+    /// Keep the image in the store and stop looking after it.
     Release(ImageKey),
+    /// Leave the image to the runtime, as if kubelet had pulled it, and take its name out of the store.
+    Leave(ImageKey),
+    /// Give a person's image back to the person: it stays where it is, and is not pinned any more.
+    GiveBack(ImageKey),
 }
 
 /// The steps that lead from what is held to what is wanted, in order of image.
 ///
-/// `released` are images to keep although they are not wanted. When the steps are done, the plan is empty.
+/// `released` are images to keep although they are not wanted. `strays` are images that the agent once gave to the runtime
+/// and that are not wanted; the store may have lost them. When the steps are done, the plan is empty.
 #[must_use]
-pub fn steps(wanted: &[Wanted], released: &BTreeSet<ImageKey>, held: &[Held]) -> Vec<Step> {
+pub fn steps(
+    wanted: &[Wanted],
+    released: &BTreeSet<ImageKey>,
+    held: &[Held],
+    strays: &BTreeSet<ImageKey>,
+) -> Vec<Step> {
     let held: BTreeMap<&ImageKey, &Held> = held.iter().map(|image| (&image.key, image)).collect();
     let wanted_keys: BTreeSet<&ImageKey> = wanted.iter().map(|image| &image.key).collect();
-    let towards = wanted.iter().filter_map(|image| match held.get(&image.key) {
-        Some(found) if found.complete && !image.recheck => {
-            (found.claim == Claim::Released).then(|| Step::Claim(image.key.clone()))
+    let is_unwanted = |key: &ImageKey| !wanted_keys.contains(key);
+    let towards = wanted.iter().flat_map(|image| towards(image, held.get(&image.key).copied()));
+    let away = held
+        .values()
+        .filter(|image| is_unwanted(&image.key))
+        .filter_map(|image| away(image, released.contains(&image.key), strays.contains(&image.key)));
+    let lost = strays
+        .iter()
+        .filter(|&key| is_unwanted(key) && !held.contains_key(key))
+        .map(|key| if released.contains(key) { Step::Leave(key.clone()) } else { Step::Remove(key.clone()) });
+    towards.chain(away).chain(lost).collect()
+}
+
+/// What a wanted image needs.
+fn towards(wanted: &Wanted, held: Option<&Held>) -> Vec<Step> {
+    let key = || wanted.key.clone();
+    let Some(held) = held.filter(|held| held.complete) else { return vec![Step::Fetch(key())] };
+    let mut steps = Vec::new();
+    if wanted.recheck || held.delivered == Delivered::Moved {
+        steps.push(Step::Fetch(key()));
+    }
+    // Even if its tag is looked up: the registry may not answer for a long time.
+    if held.delivered == Delivered::Missing {
+        steps.push(Step::Deliver(key()));
+    }
+    if held.claim == Claim::Released {
+        steps.push(Step::Claim(key()));
+    }
+    steps
+}
+
+/// What becomes of an image that nobody wants.
+fn away(held: &Held, is_released: bool, is_stray: bool) -> Option<Step> {
+    let key = held.key.clone();
+    let in_runtime = matches!(held.delivered, Delivered::Ready | Delivered::Moved);
+    match held.claim {
+        Claim::Person => is_stray.then_some(Step::GiveBack(key)),
+        Claim::Released | Claim::Larder if in_runtime && (is_released || held.claim == Claim::Released) => {
+            Some(Step::Leave(key))
         }
-        _ => Some(Step::Fetch(image.key.clone())),
-    });
-    let away = held.values().filter(|image| !wanted_keys.contains(&image.key)).filter_map(|image| {
-        let key = image.key.clone();
-        match image.claim {
-            Claim::Person | Claim::Released => None,
-            Claim::Larder if released.contains(&image.key) => Some(Step::Release(key)),
-            Claim::Larder => Some(Step::Remove(key)),
-        }
-    });
-    towards.chain(away).collect()
+        Claim::Released => None,
+        Claim::Larder if is_released => Some(Step::Release(key)),
+        Claim::Larder => Some(Step::Remove(key)),
+    }
 }
 
 #[cfg(test)]
@@ -83,82 +142,229 @@ mod tests {
     }
 
     fn held(number: u8, complete: bool, claim: Claim) -> Held {
-        Held { key: key(number), complete, claim }
+        Held { key: key(number), complete, claim, delivered: Delivered::NotNeeded }
+    }
+
+    fn there(number: u8, claim: Claim, delivered: Delivered) -> Held {
+        Held { key: key(number), complete: true, claim, delivered }
+    }
+
+    fn wanted(numbers: &[u8]) -> Vec<Wanted> {
+        numbers.iter().map(|&number| Wanted { key: key(number), recheck: false }).collect()
+    }
+
+    fn none() -> BTreeSet<ImageKey> {
+        BTreeSet::new()
     }
 
     #[test]
     fn what_is_missing_or_incomplete_is_fetched_and_nothing_else() {
-        let wanted: Vec<_> = [1, 2, 3].map(|n| Wanted { key: key(n), recheck: false }).to_vec();
         let there = [held(1, true, Claim::Larder), held(2, false, Claim::Larder)];
-        assert_eq!(steps(&wanted, &BTreeSet::new(), &there), [Step::Fetch(key(2)), Step::Fetch(key(3))]);
+        let steps = steps(&wanted(&[1, 2, 3]), &none(), &there, &none());
+        assert_eq!(steps, [Step::Fetch(key(2)), Step::Fetch(key(3))]);
     }
 
     #[test]
     fn only_what_larder_put_there_is_removed() {
         let there =
             [held(1, true, Claim::Person), held(2, true, Claim::Larder), held(3, true, Claim::Released)];
-        assert_eq!(steps(&[], &BTreeSet::new(), &there), [Step::Remove(key(2))]);
+        assert_eq!(steps(&[], &none(), &there, &none()), [Step::Remove(key(2))]);
     }
 
     #[test]
     fn a_released_image_stays_and_can_be_claimed_again() {
         let there = [held(1, true, Claim::Larder)];
-        assert_eq!(steps(&[], &BTreeSet::from([key(1)]), &there), [Step::Release(key(1))]);
+        assert_eq!(steps(&[], &[key(1)].into(), &there, &none()), [Step::Release(key(1))]);
         let given_up = [held(1, true, Claim::Released)];
-        let wanted = [Wanted { key: key(1), recheck: false }];
-        assert_eq!(steps(&wanted, &BTreeSet::new(), &given_up), [Step::Claim(key(1))]);
+        assert_eq!(steps(&wanted(&[1]), &none(), &given_up, &none()), [Step::Claim(key(1))]);
     }
 
     #[test]
     fn a_recheck_fetches_what_is_there() {
         let wanted = [Wanted { key: key(1), recheck: true }];
-        assert_eq!(steps(&wanted, &BTreeSet::new(), &[held(1, true, Claim::Larder)]), [Step::Fetch(key(1))]);
+        let there = [held(1, true, Claim::Larder)];
+        assert_eq!(steps(&wanted, &none(), &there, &none()), [Step::Fetch(key(1))]);
     }
 
-    /// What a store holds after a step, as the agent carries it out.
-    fn carry_out(step: &Step, held: &mut Vec<Held>) {
-        let set = |held: &mut Vec<Held>, key: &ImageKey, claim| {
-            held.iter_mut().filter(|image| image.key == *key).for_each(|image| image.claim = claim);
-        };
-        match step {
-            Step::Fetch(key) => {
-                let before = held.iter().find(|image| image.key == *key).map(|image| image.claim);
-                held.retain(|image| image.key != *key);
-                let claim = if before == Some(Claim::Person) { Claim::Person } else { Claim::Larder };
-                held.push(Held { key: key.clone(), complete: true, claim });
+    #[test]
+    fn what_the_runtime_lacks_is_delivered_and_a_name_that_moved_is_looked_up() {
+        use Delivered::{Missing, Moved, Ready, Unknown};
+        let states = [Ready, Moved, Missing, Unknown];
+        let there: Vec<_> = (1..).zip(states).map(|(n, state)| there(n, Claim::Larder, state)).collect();
+        let steps_of = |wanted: &[Wanted]| steps(wanted, &none(), &there, &none());
+        assert_eq!(steps_of(&wanted(&[1, 2, 3, 4])), [Step::Fetch(key(2)), Step::Deliver(key(3))]);
+        let all: Vec<_> = [1, 2, 3, 4].map(|n| Wanted { key: key(n), recheck: true }).into();
+        let rechecked = steps_of(&all);
+        assert!(rechecked.contains(&Step::Deliver(key(3))), "without waiting for a registry: {rechecked:?}");
+        assert_eq!(rechecked.len(), 5);
+    }
+
+    #[test]
+    fn what_is_released_is_left_to_the_runtime_once_that_has_it() {
+        let released = BTreeSet::from([key(1), key(2), key(9)]);
+        let held = [
+            there(1, Claim::Larder, Delivered::Ready),
+            there(2, Claim::Larder, Delivered::Missing),
+            there(3, Claim::Released, Delivered::Ready),
+            there(4, Claim::Released, Delivered::Missing),
+        ];
+        assert_eq!(
+            steps(&[], &released, &held, &[key(9)].into()),
+            [Step::Leave(key(1)), Step::Release(key(2)), Step::Leave(key(3)), Step::Leave(key(9))]
+        );
+    }
+
+    #[test]
+    fn strays_go_and_a_persons_image_is_given_back() {
+        let held = [held(1, true, Claim::Person), held(2, true, Claim::Person)];
+        let strays = BTreeSet::from([key(1), key(3), key(4)]);
+        assert_eq!(
+            steps(&wanted(&[4]), &none(), &held, &strays),
+            [Step::Fetch(key(4)), Step::GiveBack(key(1)), Step::Remove(key(3))]
+        );
+    }
+
+    /// A node: what its store names, what its runtime has under which marks, and what containers use.
+    #[derive(Debug, Clone)]
+    struct Node {
+        held: Vec<Held>,
+        /// In the runtime, with the agent's mark.
+        marked: BTreeSet<ImageKey>,
+        /// In the runtime, without it.
+        unmarked: BTreeSet<ImageKey>,
+        used: BTreeSet<ImageKey>,
+    }
+
+    impl Node {
+        fn plan(&self, wanted: &[Wanted], released: &BTreeSet<ImageKey>) -> Vec<Step> {
+            let is_wanted = |key: &ImageKey| wanted.iter().any(|wanted| wanted.key == *key);
+            let asked = |key: &ImageKey| {
+                is_wanted(key) || self.find(key).is_some_and(|held| held.claim != Claim::Person)
+            };
+            let strays = self.marked.iter().filter(|key| !asked(key)).cloned().collect();
+            steps(wanted, released, &self.held, &strays)
+        }
+
+        fn find(&self, key: &ImageKey) -> Option<&Held> {
+            self.held.iter().find(|image| image.key == *key)
+        }
+
+        fn set(&mut self, key: &ImageKey, change: impl Fn(&mut Held)) {
+            self.held.iter_mut().filter(|image| image.key == *key).for_each(change);
+        }
+
+        /// What there is after a step, as the agent carries it out.
+        fn carry_out(&mut self, step: &Step) {
+            match step {
+                Step::Fetch(key) => {
+                    let before = self.find(key).cloned();
+                    let delivered = match before.as_ref().map(|held| held.delivered) {
+                        // Looked up, and still another: what the registry says is to be delivered.
+                        Some(Delivered::Moved) | None => Delivered::Missing,
+                        Some(other) => other,
+                    };
+                    let claim = match before.map(|held| held.claim) {
+                        Some(Claim::Person) => Claim::Person,
+                        _ => Claim::Larder,
+                    };
+                    self.held.retain(|image| image.key != *key);
+                    self.held.push(Held { key: key.clone(), complete: true, claim, delivered });
+                }
+                Step::Deliver(key) => {
+                    self.set(key, |held| held.delivered = Delivered::Ready);
+                    self.marked.insert(key.clone());
+                }
+                Step::Remove(key) if self.used.contains(key) => {}
+                Step::Remove(key) => {
+                    self.marked.remove(key);
+                    self.held.retain(|image| image.key != *key);
+                }
+                Step::Claim(key) => self.set(key, |held| held.claim = Claim::Larder),
+                Step::Release(key) => self.set(key, |held| held.claim = Claim::Released),
+                Step::Leave(key) => {
+                    self.marked.remove(key);
+                    self.unmarked.insert(key.clone());
+                    self.held.retain(|image| image.key != *key);
+                }
+                Step::GiveBack(key) => {
+                    self.marked.remove(key);
+                    self.unmarked.insert(key.clone());
+                }
             }
-            Step::Remove(key) => held.retain(|image| image.key != *key),
-            Step::Claim(key) => set(held, key, Claim::Larder),
-            Step::Release(key) => set(held, key, Claim::Released),
         }
     }
 
+    const CLAIMS: [Claim; 3] = [Claim::Person, Claim::Larder, Claim::Released];
+    const STATES: [Delivered; 5] =
+        [Delivered::NotNeeded, Delivered::Ready, Delivered::Moved, Delivered::Missing, Delivered::Unknown];
+
+    fn a_node() -> impl Strategy<Value = Node> {
+        let keys = |max| prop::collection::btree_set(0u8..8, 0..max);
+        let there = prop::collection::btree_map(0u8..8, (any::<bool>(), 0usize..3, 0usize..5), 0..8);
+        (there, keys(4), keys(4)).prop_map(|(there, lost, used)| {
+            let held: Vec<_> = there
+                .iter()
+                .map(|(&number, &(complete, claim, state))| Held {
+                    key: key(number),
+                    complete,
+                    claim: CLAIMS[claim],
+                    delivered: STATES[state],
+                })
+                .collect();
+            let in_runtime = |held: &&Held| matches!(held.delivered, Delivered::Ready | Delivered::Moved);
+            let marked = held.iter().filter(in_runtime).map(|held| held.key.clone());
+            let lost = lost.into_iter().filter(|number| !there.contains_key(number)).map(key);
+            Node {
+                marked: marked.chain(lost).collect(),
+                unmarked: BTreeSet::new(),
+                used: used.into_iter().map(key).collect(),
+                held,
+            }
+        })
+    }
+
     proptest! {
-        /// Invariants 3 and 5: carrying the plan out makes it empty, everything wanted is there, nothing that is
-        /// wanted, released or a person's goes, and what is left over was somebody's to keep.
+        /// Invariants 3 and 5: carrying the plan out makes it empty, but for what containers use; everything wanted is
+        /// there, in the runtime too; nothing that is wanted, used, released or a person's goes; and no mark of the
+        /// agent's stays on what it does not look after.
         #[test]
         fn a_plan_carried_out_is_empty(
-            wanted in prop::collection::btree_set(0u8..8, 0..8),
+            wanted_numbers in prop::collection::btree_set(0u8..8, 0..8),
             released in prop::collection::btree_set(0u8..8, 0..8),
-            there in prop::collection::btree_map(0u8..8, (any::<bool>(), 0u8..3), 0..8),
+            before in a_node(),
         ) {
-            let wants: Vec<_> = wanted.iter().map(|&n| Wanted { key: key(n), recheck: false }).collect();
-            let keeps: BTreeSet<_> = released.iter().map(|&n| key(n)).collect();
-            let claims = [Claim::Person, Claim::Larder, Claim::Released];
-            let before: Vec<_> =
-                there.iter().map(|(&n, &(complete, claim))| held(n, complete, claims[usize::from(claim)])).collect();
+            let wants = wanted(&wanted_numbers.iter().copied().collect::<Vec<_>>());
+            let keeps: BTreeSet<_> = released.iter().map(|&number| key(number)).collect();
             let mut after = before.clone();
-            for step in steps(&wants, &keeps, &before) {
-                carry_out(&step, &mut after);
+            // What has been fetched is delivered in the second round, and what moved in the third.
+            for _ in 0..3 {
+                for step in after.plan(&wants, &keeps) {
+                    after.carry_out(&step);
+                }
             }
-            prop_assert_eq!(steps(&wants, &keeps, &after), []);
-            for number in wanted {
-                prop_assert!(after.iter().any(|image| image.key == key(number) && image.complete));
+            for step in after.plan(&wants, &keeps) {
+                prop_assert!(matches!(&step, Step::Remove(key) if after.used.contains(key)), "{step:?} is left");
             }
-            for image in before {
-                let kept = after.iter().any(|other| other.key == image.key);
-                let may_go = image.claim == Claim::Larder && !keeps.contains(&image.key);
+            for wanted in &wants {
+                let found = after.find(&wanted.key);
+                prop_assert!(found.is_some_and(|held| held.complete
+                    && !matches!(held.delivered, Delivered::Missing | Delivered::Moved)));
+            }
+            for image in &before.held {
+                let kept = after.find(&image.key).is_some() || after.unmarked.contains(&image.key);
+                let may_go = image.claim == Claim::Larder
+                    && !keeps.contains(&image.key)
+                    && !before.used.contains(&image.key);
                 prop_assert!(kept || may_go, "{} went", image.key);
+            }
+            for key in &before.marked {
+                let kept = after.marked.contains(key) || after.unmarked.contains(key);
+                let is_wanted = wants.iter().any(|wanted| wanted.key == *key);
+                prop_assert!(kept || !before.used.contains(key) && !is_wanted, "{} went", key);
+            }
+            for key in &after.marked {
+                let is_wanted = wants.iter().any(|wanted| wanted.key == *key);
+                prop_assert!(is_wanted || after.used.contains(key), "{} is still marked", key);
             }
         }
     }

@@ -98,6 +98,7 @@ impl<'a> Tally<'a> {
             match standing.map(|standing| (standing.state, standing)) {
                 Some((ImageState::Ready, _)) => ready += 1,
                 Some((ImageState::Failed, standing)) => failures.push((image.wanted, standing)),
+                // `InUse` too: its agent has not yet heard that it is wanted again.
                 _ => self.is_progressing = true,
             }
         }

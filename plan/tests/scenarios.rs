@@ -488,17 +488,18 @@ fn what_is_older_than_our_own_write_is_ignored_until_a_list_says_so() {
     rest(&mut world);
     assert_eq!(world.index.apply_node_cache(old_node), [].into());
     assert_eq!(world.index.apply_cache(old_cache.clone()), [].into());
-    let dirty = world.index.replace_caches(vec![old_cache]);
+    let dirty = world.index.list_cache(old_cache);
     assert_eq!(dirty, [cache("web"), node("n1"), node("n2")].into());
 }
 
 #[test]
 fn a_list_tells_what_is_gone() {
     let mut world = world();
-    assert_eq!(world.index.replace_caches(Vec::new()), [node("n1"), node("n2")].into());
-    let nodes = world.nodes.values().filter(|node| node.name != "n3").cloned().collect();
-    assert_eq!(world.index.replace_nodes(nodes), [node("n3")].into());
-    assert_eq!(world.index.replace_node_caches(Vec::new()), [node("n1"), node("n2")].into());
+    let listed = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
+    assert_eq!(world.index.end_caches(&listed(&["web"])), [].into());
+    assert_eq!(world.index.end_caches(&listed(&[])), [node("n1"), node("n2")].into());
+    assert_eq!(world.index.end_nodes(&listed(&["n1", "n2"])), [node("n3")].into());
+    assert_eq!(world.index.end_node_caches(&listed(&[])), [node("n1"), node("n2")].into());
 }
 
 #[test]

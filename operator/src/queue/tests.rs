@@ -38,7 +38,7 @@ async fn run_for(
         stop.cancel();
     });
     queue
-        .run(4, &shutdown, move |key| {
+        .run(4, &Pulse::default(), &shutdown, move |key| {
             let log = Arc::clone(&shared);
             async move {
                 let mut log = log.lock().unwrap();
@@ -74,7 +74,7 @@ async fn a_key_added_while_it_is_worked_on_comes_up_again_and_never_twice_at_onc
     let (stop, adding, counted) = (shutdown.clone(), Arc::clone(&queue), Arc::clone(&runs));
     let highest = Arc::clone(&most);
     queue
-        .run(4, &shutdown, move |key| {
+        .run(4, &Pulse::default(), &shutdown, move |key| {
             let (at_once, most, runs) = (Arc::clone(&at_once), Arc::clone(&most), Arc::clone(&runs));
             let (adding, stop) = (Arc::clone(&adding), stop.clone());
             async move {
@@ -102,7 +102,7 @@ async fn no_more_than_the_limit_at_once_and_all_in_the_end() {
         (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let (highest, counted, stop) = (Arc::clone(&most), Arc::clone(&runs), shutdown.clone());
     queue
-        .run(4, &shutdown, move |_| {
+        .run(4, &Pulse::default(), &shutdown, move |_| {
             let (at_once, most, runs) = (Arc::clone(&at_once), Arc::clone(&most), Arc::clone(&runs));
             let stop = stop.clone();
             async move {
@@ -209,7 +209,7 @@ async fn a_shutdown_lets_work_finish_and_starts_none() {
     let finished = Arc::new(AtomicUsize::new(0));
     let (stop, counted) = (shutdown.clone(), Arc::clone(&finished));
     queue
-        .run(4, &shutdown, move |_| {
+        .run(4, &Pulse::default(), &shutdown, move |_| {
             let (stop, finished) = (stop.clone(), Arc::clone(&finished));
             async move {
                 stop.cancel();
@@ -220,4 +220,16 @@ async fn a_shutdown_lets_work_finish_and_starts_none() {
         })
         .await;
     assert_eq!(counted.load(Ordering::SeqCst), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_depth_is_what_waits_and_for_how_long() {
+    let queue = queue(none);
+    assert_eq!(queue.depth(), Depth::default());
+    queue.add([1, 2]);
+    tokio::time::advance(Duration::from_secs(7)).await;
+    queue.add([2, 3]);
+    assert_eq!(queue.depth(), Depth { keys: 3, oldest: Duration::from_secs(7) });
+    run_for(Duration::from_secs(1), &queue, done).await;
+    assert_eq!(queue.depth(), Depth::default());
 }

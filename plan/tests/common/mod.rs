@@ -225,7 +225,11 @@ impl World {
         });
         let status = NodeImageCacheStatus {
             observed_generation: object.generation,
-            agent: Some(AgentInfo { version: "1".to_owned(), platform: "linux/amd64".to_owned() }),
+            agent: Some(AgentInfo {
+                version: "1".to_owned(),
+                platform: "linux/amd64".to_owned(),
+                runtime: None,
+            }),
             images: images.collect(),
             ..Default::default()
         };
