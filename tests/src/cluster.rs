@@ -1,20 +1,19 @@
 //! A Kubernetes control plane on loopback: etcd and kube-apiserver. Needs no root.
 
-use std::collections::BTreeMap;
 use std::ffi::OsStr;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use base64::Engine;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::certificates::{Authority, Identity};
 use crate::port::Port;
-use crate::process::{Program, Ran, run};
+use crate::process::Program;
 use crate::runtime::block_on;
 use crate::tools::Tool;
-use crate::wait::{PATIENCE, until};
-use crate::{Error, Result, Scratch};
+use crate::{Error, Kubectl, Result, Scratch};
 
 /// Who a kubeconfig stands for.
 #[derive(Debug, Clone, Copy)]
@@ -31,8 +30,7 @@ pub struct ControlPlane {
     // Fields are dropped in this order: the API server before its database, files last.
     apiserver: Program,
     etcd: Program,
-    kubectl: PathBuf,
-    kubeconfig: PathBuf,
+    kubectl: Kubectl,
     authority: Authority,
     port: Port,
     _etcd_ports: [Port; 2],
@@ -62,12 +60,12 @@ impl ControlPlane {
         let etcd = etcd(&scratch, &etcd_ports)?;
         let apiserver = apiserver(&scratch, &authority, &port, &etcd_ports[0])?;
         let admin = authority.client("admin", Some("system:masters"))?;
-        let kubeconfig = scratch.write("admin.kubeconfig", kubeconfig(&port, &authority, &admin))?;
+        let kubeconfig = scratch
+            .write("admin.kubeconfig", kubeconfig(&format!("https://{}", port.host()), &authority, &admin))?;
         let plane = Self {
             apiserver,
             etcd,
-            kubectl: Tool::Kubectl.path()?,
-            kubeconfig,
+            kubectl: Kubectl::new(&kubeconfig, scratch.path())?,
             authority,
             port,
             _etcd_ports: etcd_ports,
@@ -85,23 +83,7 @@ impl ControlPlane {
 
     /// Starts the API server and waits until it is ready.
     pub fn start_apiserver(&self) -> Result<()> {
-        let url = format!("{}/readyz", self.url());
-        let ca = self.authority.pem().to_owned();
-        let client = block_on(async move {
-            let ca = reqwest::Certificate::from_pem(ca.as_bytes()).map_err(Error::data("CA certificate"))?;
-            reqwest::Client::builder()
-                .no_proxy()
-                .tls_certs_only([ca])
-                .timeout(Duration::from_secs(5))
-                .build()
-                .map_err(Error::data("HTTP client"))
-        })?;
-        self.apiserver.start_until("kube-apiserver to be ready", || {
-            let request = client.get(&url);
-            let answer =
-                block_on(async move { Ok(request.send().await.is_ok_and(|r| r.status().is_success())) });
-            answer.unwrap_or(false)
-        })?;
+        start_until_ready(&self.apiserver, &self.url(), &self.authority)?;
         self.etcd.ensure_running()
     }
 
@@ -111,20 +93,14 @@ impl ControlPlane {
         format!("https://{}", self.port.host())
     }
 
-    /// The administrator's kubeconfig, self-contained, mode 0600.
-    #[must_use]
-    pub fn kubeconfig(&self) -> &Path {
-        &self.kubeconfig
-    }
-
     /// Writes a further kubeconfig.
     pub fn kubeconfig_for(&self, access: Access<'_>) -> Result<PathBuf> {
         match access {
-            Access::Admin => Ok(self.kubeconfig.clone()),
+            Access::Admin => Ok(self.kubeconfig().to_owned()),
             Access::User(user) => {
                 let identity = self.authority.client(user, None)?;
                 let name = format!("{}.kubeconfig", user.replace([':', '/'], "-"));
-                self.scratch.write(&name, kubeconfig(&self.port, &self.authority, &identity))
+                self.scratch.write(&name, kubeconfig(&self.url(), &self.authority, &identity))
             }
         }
     }
@@ -133,85 +109,6 @@ impl ControlPlane {
     #[must_use]
     pub fn folder(&self) -> &Path {
         self.scratch.path()
-    }
-
-    /// The `kubectl` that fits.
-    #[must_use]
-    pub fn kubectl_program(&self) -> &Path {
-        &self.kubectl
-    }
-
-    /// Runs kubectl as the administrator. A failure of kubectl is an error, with what it printed.
-    pub fn kubectl(&self, args: &[&str]) -> Result<Ran> {
-        self.try_kubectl(args, "")?.ok()
-    }
-
-    /// Runs kubectl and gives what it printed, whether it failed or not.
-    pub fn try_kubectl(&self, args: &[&str], input: &str) -> Result<Ran> {
-        let cache = self.scratch.path().join("kubectl-cache");
-        let env: [(&str, &OsStr); 2] =
-            [("KUBECONFIG", self.kubeconfig.as_os_str()), ("KUBECACHEDIR", cache.as_os_str())];
-        run(&self.kubectl, args, &env, input.as_bytes())
-    }
-
-    /// `kubectl get ARGS -o json`, parsed.
-    pub fn get(&self, args: &[&str]) -> Result<Value> {
-        self.kubectl(&[&["get"], args, &["-o", "json"]].concat())?.json()
-    }
-
-    /// `kubectl apply` of YAML or JSON text.
-    pub fn apply(&self, text: &str) -> Result<Ran> {
-        self.try_kubectl(&["apply", "-f", "-"], text)?.ok()
-    }
-
-    /// Installs Larder's resource definitions and waits until the API server serves and explains them. Gives
-    /// what `kubectl apply` printed: the API server's warnings are on its standard error.
-    pub fn install_crds(&self) -> Result<Ran> {
-        let definitions = larder_crds::definitions();
-        let list = json!({"apiVersion": "v1", "kind": "List", "items": definitions});
-        let applied = self.try_kubectl(&["apply", "--server-side", "-f", "-"], &list.to_string())?.ok()?;
-        let names: Vec<String> = definitions
-            .iter()
-            .filter_map(|definition| definition.metadata.name.as_deref())
-            .map(|name| format!("customresourcedefinition/{name}"))
-            .collect();
-        let mut wait = vec!["wait", "--for=condition=Established", "--timeout=120s"];
-        wait.extend(names.iter().map(String::as_str));
-        self.kubectl(&wait)?;
-        // Established comes first; the paths and the OpenAPI document follow a moment later.
-        let group = larder_crds::GROUP;
-        until("the API server to publish the schemas", PATIENCE, || {
-            let document =
-                self.kubectl(&["get", "--raw", &format!("/openapi/v3/apis/{group}/v1alpha1")]).ok()?;
-            definitions
-                .iter()
-                .all(|d| document.stdout.contains(&format!("\"{}\"", d.spec.names.kind)))
-                .then_some(())
-        })?;
-        // The first request for a kind takes a second, in which the API server sets its cache up: both at once.
-        std::thread::scope(|scope| {
-            let probes = definitions.each_ref().map(|definition| {
-                let path = format!("/apis/{group}/v1alpha1/{}", definition.spec.names.plural);
-                scope.spawn(move || {
-                    until("the API server to serve a definition", PATIENCE, || {
-                        self.kubectl(&["get", "--raw", &path]).ok().map(drop)
-                    })
-                })
-            });
-            probes.into_iter().try_for_each(|probe| {
-                probe
-                    .join()
-                    .map_err(|_| Error::Data { what: "definitions", problem: "a probe panicked".into() })?
-            })
-        })?;
-        Ok(applied)
-    }
-
-    /// Creates a Node object. No kubelet stands behind it.
-    pub fn create_node(&self, name: &str, labels: &[(&str, &str)]) -> Result<()> {
-        let labels: BTreeMap<&str, &str> = labels.iter().copied().collect();
-        let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels}});
-        self.try_kubectl(&["create", "-f", "-"], &node.to_string())?.ok().map(drop)
     }
 
     /// The API server's process.
@@ -224,6 +121,35 @@ impl ControlPlane {
     #[must_use]
     pub fn etcd(&self) -> &Program {
         &self.etcd
+    }
+}
+
+/// Starts an API server and waits until it is ready. `url` is where this process reaches it.
+pub(crate) fn start_until_ready(apiserver: &Program, url: &str, authority: &Authority) -> Result<()> {
+    let url = format!("{url}/readyz");
+    let ca = authority.pem().to_owned();
+    let client = block_on(async move {
+        let ca = reqwest::Certificate::from_pem(ca.as_bytes()).map_err(Error::data("CA certificate"))?;
+        reqwest::Client::builder()
+            .no_proxy()
+            .tls_certs_only([ca])
+            .timeout(Duration::from_secs(5))
+            .build()
+            .map_err(Error::data("HTTP client"))
+    })?;
+    apiserver.start_until("kube-apiserver to be ready", || {
+        let request = client.get(&url);
+        let answer = block_on(async move { Ok(request.send().await.is_ok_and(|r| r.status().is_success())) });
+        answer.unwrap_or(false)
+    })
+}
+
+/// With what is in it one can use `kubectl`.
+impl Deref for ControlPlane {
+    type Target = Kubectl;
+
+    fn deref(&self) -> &Kubectl {
+        &self.kubectl
     }
 }
 
@@ -281,13 +207,13 @@ fn apiserver(scratch: &Scratch, authority: &Authority, port: &Port, etcd: &Port)
 }
 
 /// JSON, which is YAML too. Certificates are inside, so that the one file can be handed on.
-fn kubeconfig(port: &Port, authority: &Authority, identity: &Identity) -> String {
+pub(crate) fn kubeconfig(server: &str, authority: &Authority, identity: &Identity) -> String {
     let base64 = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
     let config = json!({
         "apiVersion": "v1",
         "kind": "Config",
         "clusters": [{"name": "larder", "cluster": {
-            "server": format!("https://{}", port.host()),
+            "server": server,
             "certificate-authority-data": base64(authority.pem()),
         }}],
         "users": [{"name": "user", "user": {

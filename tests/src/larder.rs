@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::process::Program;
+use crate::process::{Program, run};
 use crate::{Error, Result};
 
 /// Finds a program of this workspace: it stands beside the running one, in `target/<profile>`.
@@ -27,15 +27,43 @@ pub fn operator(kubeconfig: &Path, folder: &Path) -> Result<Program> {
 }
 
 /// `larder-agent` for one node, not started yet. Its log is `<folder>/larder-agent-<node>.log`. Registries on
-/// loopback are plain HTTP to it; others need `--insecure-registry` among `Program::args`.
+/// loopback are plain HTTP to it; others need `--insecure-registry` among `Program::args`. Unless they say `--runtime`, it
+/// gives images to no runtime, whatever runs on this machine.
 pub fn agent(kubeconfig: &Path, node: &str, store: &Path, folder: &Path) -> Result<Program> {
     let program = Program::new(&format!("larder-agent-{node}"), &binary("larder-agent")?, folder);
+    let program = program.env("LARDER_RUNTIME", "none").env("LARDER_LOGINS", folder.join("logins.json"));
     Ok(quiet_home(program, folder).args([Path::new("--kubeconfig"), kubeconfig]).args([
         Path::new("--node-name"),
         Path::new(node),
         Path::new("--store"),
         store,
     ]))
+}
+
+/// An image of ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnImage {
+    /// Its name, with the tag.
+    pub name: String,
+    /// The archive that holds it, and nothing else: for `larder load`, `ctr images import`, skopeo.
+    pub archive: PathBuf,
+}
+
+/// The images of operator and agent, in this order, made by `cargo xtask image` of the programs as they have been
+/// built. Takes seconds: a target makes them once and shares them. The archives are in `folder`; the names are
+/// `<repository>/larder-operator:<tag>` and `<repository>/larder-agent:<tag>`.
+pub fn images(folder: &Path, repository: &str, tag: &str) -> Result<[OwnImage; 2]> {
+    let xtask = binary("xtask")?;
+    let release = xtask.parent().is_some_and(|folder| folder.ends_with("release"));
+    let profile = if release { "release" } else { "dev" };
+    let output = folder.to_string_lossy();
+    let args = ["image", "--built", "--profile", profile, "--output", &output];
+    let names = ["--repository", repository, "--tag", tag];
+    run(&xtask, &[&args[..], &names].concat(), &[], b"")?.ok()?;
+    Ok(["larder-operator", "larder-agent"].map(|title| OwnImage {
+        name: format!("{repository}/{title}:{tag}"),
+        archive: folder.join(format!("{title}.tar")),
+    }))
 }
 
 /// Whoever runs the tests may have logins, proxies and clusters of their own: none of them is a test's business.

@@ -1,5 +1,7 @@
 //! Child processes that never outlive the test.
 
+mod launcher;
+
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -25,6 +27,7 @@ pub struct Program {
     env: Vec<(OsString, OsString)>,
     log: PathBuf,
     stdout: Option<PathBuf>,
+    launched: bool,
     child: Killer,
 }
 
@@ -54,6 +57,7 @@ impl Program {
             env: Vec::new(),
             log: folder.join(format!("{name}.log")),
             stdout: None,
+            launched: false,
             child: Killer(Arc::default()),
         }
     }
@@ -76,6 +80,14 @@ impl Program {
     #[must_use]
     pub fn stdout(mut self, file: &Path) -> Self {
         self.stdout = Some(file.to_owned());
+        self
+    }
+
+    /// Says that what is started is a launcher (`nsenter --pid`, `unshare --fork`), and that the program is the one
+    /// child it has and waits for: [`Program::id`] and signals are the program's.
+    #[must_use]
+    pub(crate) fn launched(mut self) -> Self {
+        self.launched = true;
         self
     }
 
@@ -123,13 +135,18 @@ impl Program {
     pub fn id(&self) -> Option<u32> {
         let child = lock(&self.child.0).clone()?;
         let mut child = lock(&child);
-        matches!(child.try_wait(), Ok(None)).then(|| child.id())
+        match child.try_wait() {
+            Ok(None) if self.launched => launcher::child(child.id()).ok().map(|launched| launched.id),
+            Ok(None) => Some(child.id()),
+            _ => None,
+        }
     }
 
     /// Whether it runs.
     #[must_use]
     pub fn is_running(&self) -> bool {
-        self.id().is_some()
+        let child = lock(&self.child.0).clone();
+        child.is_some_and(|child| matches!(lock(&child).try_wait(), Ok(None)))
     }
 
     /// How it ended. Nothing while it runs, and before it was started.
@@ -154,7 +171,10 @@ impl Program {
 
     /// Sends SIGKILL and waits for the end. Nothing happens when it does not run.
     pub fn kill(&self) {
-        self.child.kill();
+        // A launcher ends once it has seen the program's end, and not before.
+        if !(self.launched && self.signal(Signal::KILL).is_ok()) {
+            self.child.kill();
+        }
         let child = lock(&self.child.0).clone();
         if let Some(child) = child {
             lock(&child).wait().ok();
@@ -186,6 +206,9 @@ impl Program {
         let mut child = lock(&child);
         // Not reaped yet, and nobody reaps it while we hold the lock: the id cannot belong to another process.
         match child.try_wait() {
+            Ok(None) if self.launched => {
+                launcher::signal(child.id(), signal).map_err(|error| self.failed("signal", error))
+            }
             Ok(None) => kill_process(Pid::from_child(&child), signal)
                 .map_err(|error| self.failed("signal", error.into())),
             Ok(Some(_)) => Err(gone()),

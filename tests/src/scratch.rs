@@ -59,6 +59,12 @@ impl Scratch {
             .map_err(Error::file("write", &path))?;
         Ok(path)
     }
+
+    /// Removes it, after a panic too.
+    pub(crate) fn discard(mut self) -> Result<()> {
+        cleanup::forget_folder(&self.path);
+        self.dir.take().map_or(Ok(()), TempDir::close).map_err(Error::file("remove", &self.path))
+    }
 }
 
 impl Drop for Scratch {

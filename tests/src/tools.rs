@@ -11,18 +11,38 @@ pub enum Tool {
     Etcd,
     /// The API server.
     KubeApiserver,
+    /// The controllers: deployments, endpoints, service accounts, garbage collection.
+    KubeControllerManager,
+    /// The scheduler.
+    KubeScheduler,
+    /// Services, on each node.
+    KubeProxy,
+    /// A node's agent.
+    Kubelet,
     /// Kubernetes' command line.
     Kubectl,
     /// The container runtime of most nodes.
     Containerd,
+    /// What keeps its containers while it is restarted. containerd looks for it in `PATH`.
+    ContainerdShim,
     /// containerd's own command line: reads and writes archives.
     Ctr,
+    /// containerd 1.7, which many nodes still have.
+    Containerd17,
+    /// The shim of containerd 1.7; its file has the same name as that of 2.
+    ContainerdShim17,
+    /// The command line for any runtime that kubelet can use.
+    Crictl,
     /// go-containerregistry's command line: reads and writes archives and layouts.
     Crane,
     /// The command line of the OCI registry client of the same name.
     Oras,
     /// regclient's command line.
     Regctl,
+    /// Helm.
+    Helm,
+    /// A program of ours that says what kstatus and Argo CD make of an object (`xtask/tools/gitops`).
+    Gitops,
 }
 
 /// A Go module of ours (`xtask/tools/<name>`) whose `tool` dependencies are programs that tests need.
@@ -35,6 +55,8 @@ pub struct GoModule {
     /// The programs, and their packages.
     pub programs: &'static [(Tool, &'static str)],
     go_mod: &'static str,
+    /// Go code of our own, where a program is not somebody else's.
+    source: Option<&'static str>,
 }
 
 /// All of them.
@@ -44,24 +66,49 @@ pub const GO_MODULES: &[GoModule] = &[
         upstream: "go.etcd.io/etcd/server/v3",
         programs: &[(Tool::Etcd, "go.etcd.io/etcd/server/v3")],
         go_mod: include_str!("../../xtask/tools/etcd/go.mod"),
+        source: None,
     },
     GoModule {
         name: "kubernetes",
         upstream: "k8s.io/kubernetes",
         programs: &[
             (Tool::KubeApiserver, "k8s.io/kubernetes/cmd/kube-apiserver"),
+            (Tool::KubeControllerManager, "k8s.io/kubernetes/cmd/kube-controller-manager"),
+            (Tool::KubeScheduler, "k8s.io/kubernetes/cmd/kube-scheduler"),
+            (Tool::KubeProxy, "k8s.io/kubernetes/cmd/kube-proxy"),
+            (Tool::Kubelet, "k8s.io/kubernetes/cmd/kubelet"),
             (Tool::Kubectl, "k8s.io/kubernetes/cmd/kubectl"),
         ],
         go_mod: include_str!("../../xtask/tools/kubernetes/go.mod"),
+        source: None,
     },
     GoModule {
         name: "containerd",
         upstream: "github.com/containerd/containerd/v2",
         programs: &[
             (Tool::Containerd, "github.com/containerd/containerd/v2/cmd/containerd"),
+            (Tool::ContainerdShim, "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2"),
             (Tool::Ctr, "github.com/containerd/containerd/v2/cmd/ctr"),
         ],
         go_mod: include_str!("../../xtask/tools/containerd/go.mod"),
+        source: None,
+    },
+    GoModule {
+        name: "containerd17",
+        upstream: "github.com/containerd/containerd",
+        programs: &[
+            (Tool::Containerd17, "github.com/containerd/containerd/cmd/containerd"),
+            (Tool::ContainerdShim17, "github.com/containerd/containerd/cmd/containerd-shim-runc-v2"),
+        ],
+        go_mod: include_str!("../../xtask/tools/containerd17/go.mod"),
+        source: None,
+    },
+    GoModule {
+        name: "cri-tools",
+        upstream: "sigs.k8s.io/cri-tools",
+        programs: &[(Tool::Crictl, "sigs.k8s.io/cri-tools/cmd/crictl")],
+        go_mod: include_str!("../../xtask/tools/cri-tools/go.mod"),
+        source: None,
     },
     GoModule {
         name: "peers",
@@ -72,11 +119,66 @@ pub const GO_MODULES: &[GoModule] = &[
             (Tool::Regctl, "github.com/regclient/regclient/cmd/regctl"),
         ],
         go_mod: include_str!("../../xtask/tools/peers/go.mod"),
+        source: None,
+    },
+    GoModule {
+        name: "helm",
+        upstream: "helm.sh/helm/v3",
+        programs: &[(Tool::Helm, "helm.sh/helm/v3/cmd/helm")],
+        go_mod: include_str!("../../xtask/tools/helm/go.mod"),
+        source: None,
+    },
+    GoModule {
+        name: "gitops",
+        upstream: "github.com/argoproj/argo-cd/v3",
+        programs: &[(Tool::Gitops, ".")],
+        go_mod: include_str!("../../xtask/tools/gitops/go.mod"),
+        source: Some(include_str!("../../xtask/tools/gitops/main.go")),
     },
 ];
 
-/// Programs that come as Debian packages, which are named as they are.
-pub const DEBIAN_PACKAGES: &[&str] = &["bzip2", "curl", "docker-registry", "skopeo", "umoci", "zstd"];
+/// A program that comes as a Debian package.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DebianProgram {
+    /// A program's name, or an absolute path where it is not in `PATH`.
+    pub program: &'static str,
+    /// The package.
+    pub package: &'static str,
+}
+
+/// Folder of the CNI plugins, as Debian's package has it.
+pub const CNI_PLUGINS: &str = "/usr/lib/cni";
+
+const fn debian(program: &'static str, package: &'static str) -> DebianProgram {
+    DebianProgram { program, package }
+}
+
+/// What the demo, and tests without nodes, need.
+pub const DEBIAN_PROGRAMS: &[DebianProgram] = &[
+    debian("bzip2", "bzip2"),
+    debian("curl", "curl"),
+    debian("docker-registry", "docker-registry"),
+    debian("skopeo", "skopeo"),
+    debian("umoci", "umoci"),
+    debian("zstd", "zstd"),
+];
+
+/// What nodes need besides.
+pub const NODE_PROGRAMS: &[DebianProgram] = &[
+    debian("busybox", "busybox-static"),
+    debian("conntrack", "conntrack"),
+    debian("ip", "iproute2"),
+    debian("nft", "nftables"),
+    debian("runc", "runc"),
+    debian("/usr/lib/cni/bridge", "containernetworking-plugins"),
+];
+
+impl DebianProgram {
+    /// Finds it.
+    pub fn path(self) -> Result<PathBuf> {
+        in_path(self.program)
+    }
+}
 
 impl GoModule {
     /// The version, such as `v1.35.4`, as the module's `go.mod` requires it.
@@ -94,9 +196,12 @@ impl GoModule {
             })
     }
 
-    /// Where its programs are kept once built: `<cache>/<name>-<version>`.
+    /// Where its programs are kept once built: `<cache>/<name>-<version>`, and a mark of our own code where there is some.
     pub fn folder(&self) -> Result<PathBuf> {
-        Ok(cache_dir()?.join(format!("{}-{}", self.name, self.version()?)))
+        let mark =
+            self.source.map(|source| larder_oci::Digest::sha256(source.as_bytes()).hex()[..12].to_owned());
+        let parts = [Some(self.name.to_owned()), Some(self.version()?.to_owned()), mark];
+        Ok(cache_dir()?.join(parts.into_iter().flatten().collect::<Vec<_>>().join("-")))
     }
 }
 
@@ -107,22 +212,31 @@ impl Tool {
         match self {
             Self::Etcd => "etcd",
             Self::KubeApiserver => "kube-apiserver",
+            Self::KubeControllerManager => "kube-controller-manager",
+            Self::KubeScheduler => "kube-scheduler",
+            Self::KubeProxy => "kube-proxy",
+            Self::Kubelet => "kubelet",
             Self::Kubectl => "kubectl",
-            Self::Containerd => "containerd",
+            Self::Containerd | Self::Containerd17 => "containerd",
+            Self::ContainerdShim | Self::ContainerdShim17 => "containerd-shim-runc-v2",
             Self::Ctr => "ctr",
+            Self::Crictl => "crictl",
             Self::Crane => "crane",
             Self::Oras => "oras",
             Self::Regctl => "regctl",
+            Self::Helm => "helm",
+            Self::Gitops => "gitops",
         }
     }
 
-    /// Finds it: first in the folder `KUBEBUILDER_ASSETS` (the convention of Kubernetes' own test tools), then in
-    /// the cache.
+    /// Finds it: first, if it is one of those that envtest has there, in the folder `KUBEBUILDER_ASSETS` (the
+    /// convention of Kubernetes' own test tools), then in the cache.
     pub fn path(self) -> Result<PathBuf> {
         let name = self.file_name();
-        if let Some(found) = std::env::var_os("KUBEBUILDER_ASSETS")
-            .map(|assets| PathBuf::from(assets).join(name))
-            .filter(|path| is_program(path))
+        let assets = std::env::var_os("KUBEBUILDER_ASSETS")
+            .filter(|_| matches!(self, Self::Etcd | Self::KubeApiserver | Self::Kubectl));
+        if let Some(found) =
+            assets.map(|assets| PathBuf::from(assets).join(name)).filter(|path| is_program(path))
         {
             return Ok(found);
         }
@@ -160,10 +274,19 @@ pub fn in_path(program: &str) -> Result<PathBuf> {
         .chain(["/usr/bin", "/usr/sbin", "/bin", "/sbin"].map(PathBuf::from))
         .map(|folder| folder.join(program))
         .find(|candidate| is_program(candidate))
-        .ok_or_else(|| Error::Missing {
-            program: program.to_owned(),
-            advice: format!("install Debian's package {program}: `apt-get install {program}`"),
+        .ok_or_else(|| {
+            let package = package_of(program);
+            Error::Missing {
+                program: program.to_owned(),
+                advice: format!("install Debian's package {package}: `apt-get install {package}`"),
+            }
         })
+}
+
+/// Most packages are named as their program is.
+fn package_of(program: &str) -> &str {
+    let mut known = DEBIAN_PROGRAMS.iter().chain(NODE_PROGRAMS);
+    known.find(|known| known.program == program).map_or(program, |known| known.package)
 }
 
 /// Whether this process may install packages.
@@ -193,5 +316,6 @@ mod tests {
     fn a_missing_program_is_named_with_its_package() {
         let error = in_path("no-such-program-here").unwrap_err().to_string();
         assert!(error.contains("apt-get install no-such-program-here"), "{error}");
+        assert_eq!(package_of("nft"), "nftables");
     }
 }

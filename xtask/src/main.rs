@@ -5,7 +5,9 @@
 mod bench;
 mod debian;
 mod demo;
+mod e2e;
 mod generate;
+mod image;
 mod steps;
 mod test;
 mod tools;
@@ -37,12 +39,16 @@ enum Command {
         #[arg(long)]
         fast: bool,
     },
-    /// Writes the files that are made from code: manifests/crds.
+    /// Writes the files that are made from code, or from each other: definitions, parts of the chart, Argo CD's checks.
     Gen {
         /// Write nothing; fail when a file differs from what would be written.
         #[arg(long)]
         check: bool,
     },
+    /// Makes the OCI images of operator and agent, without docker: archives that `larder load` and others read.
+    Image(image::Options),
+    /// Runs the tests on a real cluster (kubelet, containerd), or starts one and stays. Needs root.
+    E2e(e2e::Options),
     /// Measures Larder beside other programs, on this machine.
     Bench {
         #[command(subcommand)]
@@ -58,6 +64,8 @@ fn main() -> ExitCode {
         Command::Demo { keep } => demo::run(keep),
         Command::Test { fast } => test::run(fast),
         Command::Gen { check } => generate::run(check),
+        Command::Image(options) => image::run(&options),
+        Command::E2e(options) => e2e::run(&options),
         Command::Bench { what } => bench::run(&what),
         Command::Tools => tools::ensure(),
     });

@@ -1,4 +1,4 @@
-//! `cargo xtask tools`: builds etcd, kube-apiserver, kubectl, containerd and the peers from their Go modules, once.
+//! `cargo xtask tools`: builds Kubernetes, etcd, containerd and the peers from their Go modules, once.
 
 use std::fs::File;
 use std::path::Path;
@@ -6,49 +6,57 @@ use std::process::Command;
 
 use anyhow::{Context, bail};
 use larder_tests::Scratch;
-use larder_tests::tools::{GO_MODULES, GoModule, Tool, cache_dir, in_path};
+use larder_tests::tools::{
+    DEBIAN_PROGRAMS, DebianProgram, GO_MODULES, GoModule, NODE_PROGRAMS, Tool, cache_dir, in_path,
+};
 
 use crate::debian;
 use crate::steps::{root, run_command, step};
 
+/// What a control plane without nodes consists of.
+const CONTROL_PLANE: [Tool; 3] = [Tool::Etcd, Tool::KubeApiserver, Tool::Kubectl];
+
 /// Makes sure that every program is there that the tests need, and the archives that others made.
 pub fn ensure() -> anyhow::Result<()> {
-    ensure_modules(GO_MODULES.iter())?;
+    ensure_these(|_| true, &[DEBIAN_PROGRAMS, NODE_PROGRAMS].concat())?;
     for (module, folder) in larder_tests::testdata::folders()? {
-        println!("  {:<15} {}", module.rsplit('/').next().unwrap_or(&module), folder.display());
+        println!("  {:<23} {}", module.rsplit('/').next().unwrap_or(&module), folder.display());
     }
     Ok(())
 }
 
 /// Makes sure that what a control plane needs is there: for the demo, where nobody should wait for more.
 pub fn ensure_control_plane() -> anyhow::Result<()> {
-    ensure_modules(GO_MODULES.iter().filter(|module| ["etcd", "kubernetes"].contains(&module.name)))
+    ensure_these(|tool| CONTROL_PLANE.contains(&tool), DEBIAN_PROGRAMS)
 }
 
-fn ensure_modules(modules: impl Iterator<Item = &'static GoModule> + Clone) -> anyhow::Result<()> {
-    debian::ensure()?;
-    for module in modules.clone() {
-        ensure_module(module)?;
+/// Makes sure that what a cluster with nodes needs is there: no peers to compare with.
+pub fn ensure_cluster() -> anyhow::Result<()> {
+    let peers = [Tool::Crane, Tool::Oras, Tool::Regctl, Tool::Helm, Tool::Gitops];
+    ensure_these(|tool| !peers.contains(&tool), &[DEBIAN_PROGRAMS, NODE_PROGRAMS].concat())
+}
+
+fn ensure_these(wanted: impl Fn(Tool) -> bool, programs: &[DebianProgram]) -> anyhow::Result<()> {
+    debian::ensure(programs)?;
+    for module in GO_MODULES {
+        ensure_module(module, &wanted)?;
     }
-    for (tool, _) in modules.flat_map(|module| module.programs) {
-        println!("  {:<15} {}", tool.file_name(), tool.path()?.display());
+    let tools = GO_MODULES.iter().flat_map(|module| module.programs).map(|(tool, _)| *tool);
+    for tool in tools.filter(|tool| wanted(*tool)) {
+        println!("  {:<23} {}", tool.file_name(), tool.path()?.display());
     }
-    for program in debian_programs() {
-        println!("  {program:<15} {}", in_path(program)?.display());
+    for program in programs {
+        println!("  {:<23} {}", program.package, program.path()?.display());
     }
     Ok(())
 }
 
-fn debian_programs() -> impl Iterator<Item = &'static str> {
-    larder_tests::tools::DEBIAN_PACKAGES.iter().copied()
+fn missing(module: &GoModule, wanted: impl Fn(Tool) -> bool) -> Vec<&'static (Tool, &'static str)> {
+    module.programs.iter().filter(|(tool, _)| wanted(*tool) && tool.path().is_err()).collect()
 }
 
-fn missing(module: &GoModule) -> Vec<&'static (Tool, &'static str)> {
-    module.programs.iter().filter(|(tool, _)| tool.path().is_err()).collect()
-}
-
-fn ensure_module(module: &GoModule) -> anyhow::Result<()> {
-    if missing(module).is_empty() {
+fn ensure_module(module: &GoModule, wanted: impl Fn(Tool) -> bool) -> anyhow::Result<()> {
+    if missing(module, &wanted).is_empty() {
         return Ok(());
     }
     let cache = cache_dir()?;
@@ -60,7 +68,7 @@ fn ensure_module(module: &GoModule) -> anyhow::Result<()> {
         lock.lock().with_context(|| format!("cannot lock {}", lock_path.display()))?;
     }
     // Somebody else may just have built it.
-    let missing = missing(module);
+    let missing = missing(module, wanted);
     if missing.is_empty() {
         return Ok(());
     }
@@ -114,19 +122,34 @@ fn go_build(module: &GoModule, package: &str, output: &Path) -> anyhow::Result<(
     })
 }
 
-/// Without symbols; Kubernetes' programs also learn their version this way, and say v0.0.0 otherwise.
+/// Without symbols; Kubernetes' programs also learn their version this way, and say v0.0.0 otherwise. Helm learns which
+/// Kubernetes charts are rendered for where no cluster is asked: the tests' own, not 1.20.
 fn link_flags(module: &GoModule) -> anyhow::Result<String> {
     let mut flags = vec!["-s -w".to_owned()];
     if module.name == "kubernetes" {
         let version = module.version()?;
-        let (major, rest) = version.trim_start_matches('v').split_once('.').unwrap_or((version, ""));
-        let minor = rest.split('.').next().unwrap_or_default();
+        let (major, minor) = major_and_minor(version);
         flags.extend(
             [("gitVersion", version), ("gitMajor", major), ("gitMinor", minor)]
                 .map(|(name, value)| format!("-X k8s.io/component-base/version.{name}={value}")),
         );
     }
+    if module.name == "helm" {
+        let kubernetes = GO_MODULES.iter().find(|module| module.name == "kubernetes");
+        let (major, minor) = major_and_minor(kubernetes.context("no module of Kubernetes")?.version()?);
+        flags.push(format!("-X helm.sh/helm/v3/internal/version.version={}", module.version()?));
+        for package in ["pkg/chartutil", "pkg/lint/rules"] {
+            flags.push(format!("-X helm.sh/helm/v3/{package}.k8sVersionMajor={major}"));
+            flags.push(format!("-X helm.sh/helm/v3/{package}.k8sVersionMinor={minor}"));
+        }
+    }
     Ok(flags.join(" "))
+}
+
+/// Of a version such as `v1.35.4`.
+fn major_and_minor(version: &str) -> (&str, &str) {
+    let (major, rest) = version.trim_start_matches('v').split_once('.').unwrap_or((version, ""));
+    (major, rest.split('.').next().unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -139,5 +162,12 @@ mod tests {
         let flags = link_flags(module).unwrap();
         assert!(flags.contains(&format!("version.gitVersion={}", module.version().unwrap())), "{flags}");
         assert!(flags.contains("version.gitMajor=1 "), "{flags}");
+    }
+
+    #[test]
+    fn helm_renders_for_the_same_kubernetes() {
+        let module = GO_MODULES.iter().find(|module| module.name == "helm").unwrap();
+        let flags = link_flags(module).unwrap();
+        assert!(flags.contains("chartutil.k8sVersionMinor=35 "), "{flags}");
     }
 }

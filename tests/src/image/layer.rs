@@ -8,6 +8,8 @@ use flate2::{Compression, write::GzEncoder};
 use larder_oci::Digest;
 use larder_oci::digest::{Algorithm, Hasher};
 
+use crate::process::run;
+use crate::tools::in_path;
 use crate::{Error, Result};
 
 /// A compressed layer.
@@ -28,6 +30,24 @@ impl Layer {
         for (name, content) in files {
             writer.file(Path::new(name), content, 0o644)?;
         }
+        writer.finish()
+    }
+
+    /// A statically linked busybox (Debian's), with a link for each of its commands: a system with a shell.
+    pub fn busybox() -> Result<Self> {
+        let path = in_path("busybox")?;
+        let program = std::fs::read(&path).map_err(Error::file("read", &path))?;
+        let listed = run(&path, &["--list"], &[], b"")?.ok()?;
+        let mut writer = LayerWriter::new();
+        writer.file(Path::new("bin/busybox"), &program, 0o755)?;
+        for command in listed.stdout.lines().filter(|command| *command != "busybox") {
+            writer.link(&Path::new("bin").join(command), Path::new("busybox"))?;
+        }
+        writer.file(
+            Path::new("etc/passwd"),
+            b"root:x:0:0:root:/:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
+            0o644,
+        )?;
         writer.finish()
     }
 
@@ -144,6 +164,15 @@ impl LayerWriter {
         header.set_mode(mode);
         header.set_mtime(0);
         self.tar.append_data(&mut header, path, content).map_err(Error::data("layer"))
+    }
+
+    fn link(&mut self, path: &Path, target: &Path) -> Result<()> {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::Symlink);
+        header.set_size(0);
+        header.set_mode(0o777);
+        header.set_mtime(0);
+        self.tar.append_link(&mut header, path, target).map_err(Error::data("layer"))
     }
 
     fn finish(self) -> Result<Layer> {

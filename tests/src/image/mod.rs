@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 pub use layer::{Layer, MachineFiles};
 
-use crate::{Error, Result};
+use crate::{Error, Result, Scratch};
 
 const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -168,6 +168,16 @@ impl Image {
         self.children.iter()
     }
 
+    /// Writes it as an archive (tar) of an OCI image layout, with this full name: what `ctr images import` takes.
+    pub fn write_archive(&self, path: &Path, name: &str) -> Result<()> {
+        let scratch = Scratch::new("image")?;
+        self.write_layout(scratch.path(), name)?;
+        let file = std::fs::File::create(path).map_err(Error::file("make", path))?;
+        let mut archive = tar::Builder::new(file);
+        let written = archive.append_dir_all("", scratch.path()).and_then(|()| archive.finish());
+        written.map_err(Error::file("write", path))
+    }
+
     /// Writes it as an OCI image layout, under this reference name, into an empty folder.
     pub fn write_layout(&self, folder: &Path, name: &str) -> Result<()> {
         let blobs = folder.join("blobs/sha256");
@@ -196,6 +206,7 @@ pub struct ImageBuilder {
     layers: Vec<Layer>,
     env: Vec<String>,
     labels: Map<String, Value>,
+    entrypoint: Vec<String>,
     annotations: Map<String, Value>,
     docker: bool,
 }
@@ -219,6 +230,13 @@ impl ImageBuilder {
     #[must_use]
     pub fn env(mut self, variable: &str) -> Self {
         self.env.push(variable.to_owned());
+        self
+    }
+
+    /// Sets what a container runs.
+    #[must_use]
+    pub fn entrypoint(mut self, command: &[&str]) -> Self {
+        self.entrypoint = command.iter().map(|&part| part.to_owned()).collect();
         self
     }
 
@@ -254,6 +272,9 @@ impl ImageBuilder {
         let mut config = platform_fields(&platform);
         config.insert("created".to_owned(), "2026-01-01T00:00:00Z".into());
         config.insert("config".to_owned(), json!({"Env": self.env, "Labels": self.labels}));
+        if !self.entrypoint.is_empty() {
+            config["config"]["Entrypoint"] = self.entrypoint.into();
+        }
         let diff_ids: Vec<&str> = self.layers.iter().map(|layer| layer.diff_id.as_str()).collect();
         config.insert("rootfs".to_owned(), json!({"type": "layers", "diff_ids": diff_ids}));
         let history = self.layers.iter().map(|_| json!({"created_by": "larder-tests"}));

@@ -1,13 +1,15 @@
-//! A real registry: Debian's docker-registry (distribution 2.8), on loopback.
+//! A real registry: Debian's docker-registry (distribution 2.8), on loopback or within a cluster's network.
 
 mod access_log;
 mod push;
 
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
 use crate::certificates::Authority;
+use crate::machine::{Network, Relay};
 use crate::port::Port;
 use crate::process::Program;
 use crate::runtime::block_on;
@@ -22,6 +24,9 @@ const PROBE_AGENT: &str = "larder-tests-probe";
 /// What pushes of the harness call themselves in the access log.
 pub const PUSH_AGENT: &str = "larder-tests-push";
 
+/// A host name that its certificate is for too. It leads nowhere unless a test says where, in an /etc/hosts.
+pub const REGISTRY_NAME: &str = "registry.test";
+
 /// How a registry is set up.
 #[derive(Debug, Clone, Default)]
 pub struct RegistryOptions {
@@ -35,6 +40,17 @@ pub struct RegistryOptions {
     pub tls: bool,
     /// Allow manifests and blobs to be deleted.
     pub delete: bool,
+    /// Where it listens; loopback otherwise.
+    pub place: Option<Place>,
+}
+
+/// An address in a network namespace. The harness reaches a registry there by the same port on loopback.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// The namespace.
+    pub network: Network,
+    /// An address in it.
+    pub address: IpAddr,
 }
 
 /// docker-registry, running. Dropping it ends it and removes its content.
@@ -46,8 +62,15 @@ pub struct Registry {
     ca_file: Option<PathBuf>,
     access_log: PathBuf,
     client: reqwest::Client,
-    port: Port,
+    front: Front,
     _scratch: Scratch,
+}
+
+/// How the harness gets to it.
+#[derive(Debug)]
+enum Front {
+    Port(Port),
+    Relay(Relay),
 }
 
 /// A place in the access log: see [`Registry::requests_since`].
@@ -58,32 +81,58 @@ impl Registry {
     /// Starts one and waits until it answers.
     pub fn start(options: RegistryOptions) -> Result<Self> {
         let scratch = Scratch::new("registry")?;
-        let port = options.port.map_or_else(Port::free, Port::exactly)?;
+        let front = Front::new(&options)?;
         let authority = options.tls.then(|| Authority::new("larder-tests registry")).transpose()?;
         let ca_file = authority.as_ref().map(|ca| scratch.write("ca.crt", ca.pem())).transpose()?;
-        let config = configuration(&scratch, &options, authority.as_ref(), &port)?;
+        let config = configuration(&scratch, &options, authority.as_ref(), &front.inside(&options))?;
         let access_log = scratch.path().join("access.log");
-        let program = Program::new("docker-registry", &in_path("docker-registry")?, scratch.path())
-            .stdout(&access_log)
-            .args([Path::new("serve"), &config]);
+        let (name, path) = ("docker-registry", in_path("docker-registry")?);
+        let program = match &options.place {
+            Some(place) => place.network.program(name, &path, scratch.path())?,
+            None => Program::new(name, &path, scratch.path()),
+        };
+        let program = program.stdout(&access_log).args([Path::new("serve"), &config]);
         let client = push::client(authority.as_ref())?;
         let registry =
-            Self { program, options, authority, ca_file, access_log, client, port, _scratch: scratch };
+            Self { program, options, authority, ca_file, access_log, client, front, _scratch: scratch };
         registry.restart()?;
         Ok(registry)
     }
 
-    /// `127.0.0.1:PORT`, as image names begin.
+    /// `ADDRESS:PORT`, as names of images begin where it is used: on loopback, or in the network of [`Place`].
     #[must_use]
     pub fn host(&self) -> String {
-        self.port.host()
+        self.front.inside(&self.options)
     }
 
-    /// Its base URL, without a slash at the end.
+    /// Its base URL for this process, without a slash at the end.
     #[must_use]
     pub fn url(&self) -> String {
         let scheme = if self.authority.is_some() { "https" } else { "http" };
-        format!("{scheme}://{}", self.host())
+        format!("{scheme}://{}", self.front.host())
+    }
+
+    /// The logins that it asks for, as docker keeps them (`config.json`, `kubernetes.io/dockerconfigjson`).
+    #[must_use]
+    pub fn docker_config(&self) -> String {
+        let auths: serde_json::Map<_, _> = self
+            .options
+            .login
+            .iter()
+            .map(|(user, password)| (self.host(), json!({"username": user, "password": password})))
+            .collect();
+        json!({"auths": auths}).to_string()
+    }
+
+    /// What containerd, and Larder, need in `certs.d/<host>/hosts.toml` to reach it. `ca` is where its authority's
+    /// certificate will be.
+    #[must_use]
+    pub fn hosts_toml(&self, ca: &Path) -> String {
+        let host = self.host();
+        if self.authority.is_none() {
+            return plain_hosts_toml(&host);
+        }
+        format!("server = 'https://{host}'\n[host.'https://{host}']\nca = '{}'\n", ca.display())
     }
 
     /// The private authority's certificate, where it serves HTTPS.
@@ -179,12 +228,47 @@ impl Registry {
     }
 }
 
+/// `hosts.toml` for a registry, or a proxy before one, that speaks plain HTTP.
+#[must_use]
+pub fn plain_hosts_toml(host: &str) -> String {
+    format!("server = 'http://{host}'\n[host.'http://{host}']\n")
+}
+
+impl Front {
+    fn new(options: &RegistryOptions) -> Result<Self> {
+        let Some(Place { network, address }) = &options.place else {
+            return Ok(Self::Port(options.port.map_or_else(Port::free, Port::exactly)?));
+        };
+        // One number for both: what is free here is ours among harnesses, and the namespace is ours anyway.
+        let number = options.port.map_or_else(|| Port::free().map(|port| port.number()), Ok)?;
+        Ok(Self::Relay(Relay::start(network, SocketAddr::new(*address, number), Some(number))?))
+    }
+
+    /// As the harness sees it.
+    fn host(&self) -> String {
+        match self {
+            Self::Port(port) => port.host(),
+            Self::Relay(relay) => relay.host(),
+        }
+    }
+
+    /// As its users see it.
+    fn inside(&self, options: &RegistryOptions) -> String {
+        match (self, &options.place) {
+            (Self::Relay(relay), Some(place)) => {
+                SocketAddr::new(place.address, relay.address().port()).to_string()
+            }
+            _ => self.host(),
+        }
+    }
+}
+
 /// Writes distribution's configuration file (JSON, which is YAML too), and the files it names.
 fn configuration(
     scratch: &Scratch,
     options: &RegistryOptions,
     authority: Option<&Authority>,
-    port: &Port,
+    listen: &str,
 ) -> Result<PathBuf> {
     let mut config = json!({
         "version": "0.1",
@@ -194,10 +278,15 @@ fn configuration(
             "delete": {"enabled": options.delete},
             "maintenance": {"uploadpurging": {"enabled": false}},
         },
-        "http": {"addr": port.host(), "secret": "of no use to anybody"},
+        "http": {"addr": listen, "secret": "of no use to anybody"},
     });
     if let Some(authority) = authority {
-        let identity = authority.server(&["127.0.0.1", "localhost"])?;
+        let address = options.place.as_ref().map(|place| place.address.to_string());
+        let names = ["127.0.0.1", "localhost", REGISTRY_NAME]
+            .into_iter()
+            .chain(address.as_deref())
+            .collect::<Vec<_>>();
+        let identity = authority.server(&names)?;
         config["http"]["tls"] = json!({
             "certificate": scratch.write("registry.crt", &identity.certificate)?,
             "key": scratch.write("registry.key", &identity.key)?,

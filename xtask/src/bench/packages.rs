@@ -13,7 +13,7 @@ const PACKAGES: [&str; 3] = ["eatmydata", "pigz", "time"];
 
 /// Installs what is missing, those that tests need as well included, or says what it is where that can't be done.
 pub fn ensure() -> anyhow::Result<()> {
-    crate::debian::ensure()?;
+    crate::debian::ensure(larder_tests::tools::DEBIAN_PROGRAMS)?;
     let missing: Vec<&str> = PACKAGES.into_iter().filter(|program| in_path(program).is_err()).collect();
     if missing.is_empty() {
         return Ok(());
