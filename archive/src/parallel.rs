@@ -24,37 +24,58 @@ const GZIP_LEVEL: u32 = 6;
 const ZSTD_LEVEL: i32 = 3;
 
 impl Compression {
-    /// How much goes into one block. Large enough that what the cut costs in size is not seen (below 1 %): for bzip2
-    /// exactly what its level 9 sorts at a time, for the others many times their windows.
+    /// How much goes into one block. Large enough that what the cut costs in size is not seen (below 1 %), small enough that
+    /// several in memory are not seen either: for bzip2 exactly what its level 9 sorts at a time, for gzip many times its
+    /// window, for zstd its window.
     fn block_size(self) -> usize {
         match self {
             Self::None | Self::Gzip => 1 << 20,
             Self::Bzip2 => 900_000,
-            Self::Zstd => 4 << 20,
+            Self::Zstd => 2 << 20,
         }
     }
+}
 
-    fn compress(self, block: &[u8]) -> io::Result<Vec<u8>> {
-        let room = Vec::with_capacity(block.len() / 2);
+/// What a worker needs to compress block after block.
+enum Packer {
+    Gzip,
+    Bzip2,
+    /// It compresses a block from where it is, without the window's copy that its stream makes.
+    Zstd(Box<zstd::bulk::Compressor<'static>>),
+}
+
+impl Packer {
+    fn new(compression: Compression) -> io::Result<Option<Self>> {
+        Ok(match compression {
+            Compression::None => None,
+            Compression::Gzip => Some(Self::Gzip),
+            Compression::Bzip2 => Some(Self::Bzip2),
+            Compression::Zstd => {
+                let mut compressor = zstd::bulk::Compressor::new(ZSTD_LEVEL)?;
+                // gzip and bzip2 have one; with it, every byte of the archive is checked when it is read.
+                compressor.set_parameter(zstd::zstd_safe::CParameter::ChecksumFlag(true))?;
+                Some(Self::Zstd(Box::new(compressor)))
+            }
+        })
+    }
+
+    fn pack(&mut self, block: &[u8]) -> io::Result<Vec<u8>> {
+        let room = || Vec::with_capacity(block.len() / 2);
         match self {
-            Self::None => Ok(block.to_vec()),
             Self::Gzip => {
-                let mut encoder = flate2::write::GzEncoder::new(room, flate2::Compression::new(GZIP_LEVEL));
+                let mut encoder = flate2::write::GzEncoder::new(room(), flate2::Compression::new(GZIP_LEVEL));
                 encoder.write_all(block)?;
                 encoder.finish()
             }
             Self::Bzip2 => {
-                let mut encoder = bzip2::write::BzEncoder::new(room, bzip2::Compression::new(BZIP2_LEVEL));
+                let mut encoder = bzip2::write::BzEncoder::new(room(), bzip2::Compression::new(BZIP2_LEVEL));
                 encoder.write_all(block)?;
                 encoder.finish()
             }
-            Self::Zstd => {
-                let mut encoder = zstd::Encoder::new(room, ZSTD_LEVEL)?;
-                // gzip and bzip2 have one; with it, every byte of the archive is checked when it is read.
-                encoder.include_checksum(true)?;
-                encoder.set_pledged_src_size(Some(block.len() as u64))?;
-                encoder.write_all(block)?;
-                encoder.finish()
+            Self::Zstd(compressor) => {
+                let mut packed = compressor.compress(block)?;
+                packed.shrink_to_fit();
+                Ok(packed)
             }
         }
     }
@@ -88,11 +109,13 @@ impl<W: Write> Compressor<W> {
     fn with_workers(output: W, compression: Compression, count: usize) -> io::Result<Self> {
         let (jobs, queue) = sync_channel(count.max(1));
         let queue = Arc::new(Mutex::new(queue));
-        let workers = (0..count).map(|_| {
+        let mut workers = Vec::new();
+        for _ in 0..count {
+            let Some(packer) = Packer::new(compression)? else { break };
             let queue = Arc::clone(&queue);
-            thread::Builder::new().name("compress".to_owned()).spawn(move || work(compression, &queue))
-        });
-        let workers = workers.collect::<io::Result<Vec<_>>>()?;
+            let thread = thread::Builder::new().name("compress".to_owned());
+            workers.push(thread.spawn(move || work(packer, &queue))?);
+        }
         Ok(Self {
             output,
             compression,
@@ -165,12 +188,14 @@ impl<W: Write> Write for Compressor<W> {
     }
 }
 
-fn work(compression: Compression, queue: &Mutex<Receiver<Job>>) {
+fn work(mut packer: Packer, queue: &Mutex<Receiver<Job>>) {
     loop {
         let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(Job { block, result }) = job else { return };
         // Nobody waits for it any more when the writing has failed.
-        let _ = result.send(compression.compress(&block));
+        let bytes = packer.pack(&block);
+        drop(block);
+        let _ = result.send(bytes);
     }
 }
 

@@ -9,9 +9,10 @@ use std::{
     io::{Read, Write},
     os::unix::fs::PermissionsExt,
     path::Path,
+    sync::Arc,
 };
 
-use common::{Folder, Image, Tar, blob_path, folder, image, index, save_image};
+use common::{Folder, Image, Tar, blob_path, folder, image, index, runtime::Runtime, save_image};
 use larder_archive::{
     ArchiveError, Compression, Form, LoadOptions, SaveImage, SaveOptions, Source, load, save, to_file,
 };
@@ -370,7 +371,7 @@ fn a_store_is_a_folder_that_loads_and_needs_no_second_copy_of_what_is_there() {
 #[test]
 fn a_stream_is_read_to_its_end() {
     // Else whoever writes into the pipe is told that nobody listens.
-    struct Counted(std::io::Cursor<Vec<u8>>, std::sync::Arc<std::sync::atomic::AtomicUsize>);
+    struct Counted(std::io::Cursor<Vec<u8>>, Arc<std::sync::atomic::AtomicUsize>);
     impl Read for Counted {
         fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
             let count = self.0.read(buffer)?;
@@ -380,9 +381,8 @@ fn a_stream_is_read_to_its_end() {
     }
     let mut archive = image(&[b"layer"]).oci("app:v1").finish();
     archive.resize(archive.len() + (3 << 20), 0);
-    let (length, count) = (archive.len(), std::sync::Arc::default());
-    let source =
-        Source::Stream(Box::new(Counted(std::io::Cursor::new(archive), std::sync::Arc::clone(&count))));
+    let (length, count) = (archive.len(), Arc::default());
+    let source = Source::Stream(Box::new(Counted(std::io::Cursor::new(archive), Arc::clone(&count))));
     load(&folder().store, source, &LoadOptions::default(), &|| false).unwrap();
     assert_eq!(count.load(std::sync::atomic::Ordering::SeqCst), length);
 }
@@ -408,4 +408,42 @@ fn what_a_killed_load_has_left_goes_with_the_next() {
     to.load(image(&[b"layer"]).oci("app:v1").finish()).unwrap();
     assert_eq!(to.store.blob_size(&left).unwrap(), None);
     to.assert_clean(&to.blobs());
+}
+
+/// Layers that a container runtime has in the store's stead are saved and loaded as others are.
+#[test]
+fn layers_that_were_handed_over() {
+    let Folder { dir, store } = folder();
+    let runtime = Runtime::new(&dir.path().join("runtime"));
+    let without = Folder { store: store.clone(), dir: tempfile::tempdir().unwrap() };
+    let from = Folder { store: store.with_annex(Arc::new(runtime.clone())), dir };
+    let layers = [random(7, 70_000), random(8, 5_000)];
+    let app = image(&[&layers[0], &layers[1]]);
+    let stored = [save_image(&from.put(&app, "app:v1"))];
+    let before = FORMS.map(|form| saved(&from, &stored, form, Compression::None));
+    for layer in &layers {
+        assert_eq!(runtime.take(&from.store, layer), layer.len() as u64);
+    }
+    assert_eq!(from.store.handed_over().unwrap().len(), 2);
+    assert_eq!(FORMS.map(|form| saved(&from, &stored, form, Compression::None)), before);
+    for form in FORMS {
+        let options = SaveOptions { form, ..SaveOptions::default() };
+        let error = save(&without.store, &stored, options, &mut Vec::new(), &|| false).unwrap_err();
+        assert!(error.to_string().contains("container runtime"), "{error}");
+    }
+
+    // What can be read where it is, is not written again; who cannot read it keeps what the archive brings.
+    let [whole, docker, oci] = before;
+    for archive in [&whole, &docker, &oci] {
+        from.load(archive.clone()).unwrap();
+        assert_eq!(from.store.handed_over().unwrap().len(), 2);
+    }
+    without.load(docker).unwrap();
+    assert!(from.store.handed_over().unwrap().is_empty());
+    for layer in &layers {
+        assert_eq!(without.store.read_blob(&Digest::sha256(layer), 1 << 20).unwrap(), *layer);
+        runtime.take(&from.store, layer);
+    }
+    without.load(oci).unwrap();
+    assert!(from.store.handed_over().unwrap().is_empty());
 }

@@ -36,6 +36,8 @@ pub(crate) struct Fetch<'a> {
     pub lease: Arc<Lease>,
     pub digest: Digest,
     pub size: u64,
+    /// Whether it is a layer, which may be elsewhere ([`larder_store::Annex`]), or one that must be read from here.
+    pub is_layer: bool,
     pub progress: Arc<Progress>,
     pub slots: &'a Semaphore,
 }
@@ -81,10 +83,19 @@ impl Fetch<'_> {
         }
     }
 
-    /// A quick look, so that what is there does not queue.
+    /// A quick look, so that what is there does not queue, and what the node's container runtime has is not fetched.
     async fn is_there(&self) -> Result<bool, PullError> {
-        let (store, digest) = (self.puller.store.clone(), self.digest.clone());
-        Ok(blocking(move || Ok(store.blob_size(&digest)?)).await? == Some(self.size))
+        let (lease, digest, size) = (self.lease.clone(), self.digest.clone(), self.size);
+        let is_layer = self.is_layer;
+        blocking(move || {
+            let store = lease.store();
+            Ok(if is_layer {
+                store.find_layer(&lease, &digest, size)?
+            } else {
+                store.is_readable(&digest, size)?
+            })
+        })
+        .await
     }
 
     fn present(&self) -> bool {
@@ -100,7 +111,8 @@ impl Fetch<'_> {
         let mut told = false;
         let writer = loop {
             let (lease, digest, size) = (self.lease.clone(), self.digest.clone(), self.size);
-            match blocking(move || Ok(lease.ingest(&digest, size)?)).await? {
+            let ingest = if self.is_layer { Lease::ingest } else { Lease::ingest_readable };
+            match blocking(move || Ok(ingest(&lease, &digest, size)?)).await? {
                 Ingest::Present => return Ok(None),
                 Ingest::Busy => {
                     if !std::mem::replace(&mut told, true) {

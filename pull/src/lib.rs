@@ -29,6 +29,7 @@ mod progress;
 mod push;
 mod resolve;
 mod retry;
+mod source;
 
 use std::sync::Arc;
 
@@ -241,20 +242,22 @@ impl Puller {
         let (config, layers) = blobs.split_first().ok_or(PullError::Interrupted)?;
         progress.announce(layers);
         let slots = Semaphore::new(CONCURRENT_BLOBS);
-        let fetch = |(digest, size): (Digest, u64)| Fetch {
+        let fetch = |(digest, size): (Digest, u64), is_layer| Fetch {
             puller: self,
             name: &key.name,
             lease: lease.clone(),
             digest,
             size,
+            is_layer,
             progress: progress.clone(),
             slots: &slots,
         };
-        let mut brought = fetch(config.clone()).run().await?;
+        let mut brought = fetch(config.clone(), false).run().await?;
         self.check_platform(key, resolved).await?;
+        progress.resolved(&resolved.manifest, resolved.index.as_ref().map(|(index, _)| index));
         // Of many layers, not all are begun: each costs an open file and a lock.
         let mut layers = stream::iter(layers.to_vec())
-            .map(|layer| fetch(layer).run())
+            .map(|layer| fetch(layer, true).run())
             .buffer_unordered(CONCURRENT_BLOBS * 2);
         while let Some(one) = layers.try_next().await? {
             brought |= one;

@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use larder_oci::Digest;
+use larder_oci::{Digest, spec::Descriptor};
 
 /// Bytes of one image, as they arrive. Cheap to read at any time, from anywhere.
 #[derive(Default)]
@@ -21,6 +21,11 @@ pub struct Progress {
 
 /// Who is told of each layer as it happens. Called from several threads, and often: it must not block.
 pub trait Observer: Send + Sync {
+    /// The platform's manifest, its configuration and the index that the name stands for, if it stands for one, are in the
+    /// store. Layers come after this.
+    fn resolved(&self, manifest: &Descriptor, index: Option<&Descriptor>) {
+        let _ = (manifest, index);
+    }
     /// The layers that the image has, with their sizes in bytes. Comes first, and again when a pull is begun again.
     fn layers(&self, layers: &[(Digest, u64)]);
     /// Something happened to a blob. It may be another than a layer, such as the configuration.
@@ -86,6 +91,12 @@ impl Progress {
     pub(crate) fn announce(&self, layers: &[(Digest, u64)]) {
         if let Some(observer) = &self.observer {
             observer.layers(layers);
+        }
+    }
+
+    pub(crate) fn resolved(&self, manifest: &Descriptor, index: Option<&Descriptor>) {
+        if let Some(observer) = &self.observer {
+            observer.resolved(manifest, index);
         }
     }
 

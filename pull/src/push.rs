@@ -12,9 +12,11 @@ use larder_oci::{
     manifest::MAX_MANIFEST_SIZE,
     spec::{Descriptor, ImageIndex},
 };
-use larder_registry::{BlobFile, PushOptions, PushOutcome, Registry, RegistryError};
+use larder_registry::{PushOptions, PushOutcome, Registry, RegistryError};
 use larder_store::{Store, StoreError, StoredImage};
 use tokio::task::spawn_blocking;
+
+use crate::source::StoredBlob;
 
 /// Blobs of one image that are sent at the same time, as docker has it.
 const CONCURRENT_BLOBS: usize = 5;
@@ -112,7 +114,7 @@ impl Pusher {
     /// [`Pushed::partial`] says so.
     ///
     /// Blobs that the registry has are not sent: it is asked first, and asked to mount those that the store knows from
-    /// another repository of the same registry.
+    /// another repository of the same registry. Where it has all of it under that name already, it is asked for no blob.
     ///
     /// # Errors
     /// [`PushError`]. What has been sent by then is not sent again by the next try.
@@ -140,6 +142,12 @@ impl Pusher {
         for (digest, size) in &blobs {
             observer.event(digest, *size, PushEvent::Preparing);
         }
+        if let Some(pushed) = self.is_there(name, &plan).await {
+            for (digest, size) in &blobs {
+                observer.event(digest, *size, PushEvent::Done(PushOutcome::AlreadyExists));
+            }
+            return Ok(Pushed { partial: plan.partial, ..pushed });
+        }
         stream::iter(blobs)
             .map(|(digest, size)| {
                 let mount_from = mounts.get(&digest).cloned();
@@ -164,6 +172,26 @@ impl Pusher {
         Ok(Pushed { digest, size, partial: plan.partial })
     }
 
+    /// What is to be pushed, if the registry has it under that name. That takes one request for an image, and one more for
+    /// each image of a list, since some registries take lists that lack some.
+    ///
+    /// A registry that can't be asked will say why when it is written to.
+    async fn is_there(&self, name: &ImageName, plan: &Plan) -> Option<Pushed> {
+        let (digest, size) = match (&plan.index, plan.parts.as_slice()) {
+            (Some((bytes, _)), _) => (Digest::sha256(bytes), bytes.len() as u64),
+            (None, [part]) => (part.digest.clone(), part.bytes.len() as u64),
+            (None, _) => return None,
+        };
+        let tag = name.tag().unwrap_or("latest");
+        if self.registry.written_manifest(name, tag).await.ok().flatten()? != digest {
+            return None;
+        }
+        for part in plan.parts.iter().filter(|part| part.digest != digest) {
+            self.registry.written_manifest(name, part.digest.as_str()).await.ok().flatten()?;
+        }
+        Some(Pushed { digest, size, partial: None })
+    }
+
     async fn push_blob(
         &self,
         name: &ImageName,
@@ -178,7 +206,7 @@ impl Pusher {
             progress: Some(Arc::new(move |sent| told.event(&blob, size, PushEvent::Pushing(sent)))),
             ..PushOptions::default()
         };
-        let source = BlobFile(self.store.blob_path(&digest));
+        let source = StoredBlob { store: self.store.clone(), digest: digest.clone() };
         let outcome = self.registry.push_blob(name, &digest, size, &source, &options).await?;
         observer.event(&digest, size, PushEvent::Done(outcome));
         Ok(())

@@ -87,7 +87,7 @@ impl Puller {
         let stored = blocking(move || {
             lease.protect([&wanted])?;
             match store.blob_size(&wanted)? {
-                Some(size) if size <= MAX_MANIFEST_SIZE => {
+                Some(size) if size <= MAX_MANIFEST_SIZE && store.is_readable(&wanted, size)? => {
                     Ok(Some(store.read_blob(&wanted, MAX_MANIFEST_SIZE)?))
                 }
                 _ => Ok(None),

@@ -190,6 +190,30 @@ impl Registry {
         }
     }
 
+    /// What a tag or a digest stands for at the host that is written to; `None` if there is nothing of that name.
+    ///
+    /// One request, which is not tried again: it is for those who may save themselves a push.
+    ///
+    /// # Errors
+    /// [`RegistryError`].
+    pub async fn written_manifest(
+        &self,
+        name: &ImageName,
+        reference: &str,
+    ) -> Result<Option<Digest>, RegistryError> {
+        let at = self.push_endpoint(name)?;
+        let what = format!("manifest {reference} of {}/{}", name.registry(), name.repository());
+        let request = Outgoing::read(Method::HEAD, at.url(name, &format!("manifests/{reference}")))
+            .header(header::ACCEPT, &manifest::ACCEPTED.join(", "))?;
+        let scope = Scope::push(name.repository());
+        let response = self.exchange(&at, name.repository(), &scope, &what, &request).await?;
+        if response.status() == StatusCode::NOT_FOUND {
+            return Ok(None);
+        }
+        let response = check_status(&at.name(), &what, response, &[StatusCode::OK]).await?;
+        Ok(text(&response, "docker-content-digest").and_then(|text| text.parse().ok()))
+    }
+
     /// The one host that is written to: the first that may be. Writing is never passed on to another host.
     fn push_endpoint(&self, name: &ImageName) -> Result<Arc<Endpoint>, RegistryError> {
         let endpoints = self.hosts.endpoints(name.registry(), Purpose::Push)?;

@@ -1,9 +1,9 @@
-//! Blobs: reading them, and writing them so that a name is proof of content.
+//! Writing blobs so that a name is proof of content.
 
 use std::{
     fmt,
     fs::{self, File, OpenOptions},
-    io::{self, Read, Seek, SeekFrom, Write},
+    io::{self, Seek, SeekFrom, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
@@ -15,11 +15,10 @@ use crate::{
     Lease, Store,
     error::{Result, StoreError, found},
     layout::{make_dir, remove_file},
-    lock::{ExclusiveLock, same_file, try_lock},
+    lock::{same_file, try_lock},
+    read::{BlobState, hash_rest},
 };
 
-/// How much is read at a time when a blob is hashed.
-const HASH_BUFFER: usize = 1 << 20;
 /// After how many bytes the kernel is asked to begin writing them to the disk, so that the sync at the end should find
 /// little left to do.
 const WRITE_BACK: u64 = 8 << 20;
@@ -36,37 +35,11 @@ pub enum Ingest {
     Write(BlobWriter),
 }
 
-/// What is known of a blob after reading all of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BlobState {
-    /// It is not there.
-    Absent,
-    /// It is there and has its digest.
-    Intact,
-    /// It is there and does not have its digest: the disk or another program damaged it.
-    Damaged,
-}
-
 impl Store {
     /// Where a blob is or would be.
     #[must_use]
     pub fn blob_path(&self, digest: &Digest) -> PathBuf {
         self.layout.blob(digest)
-    }
-
-    /// A blob's size in bytes, if it is there.
-    ///
-    /// Without a lease that protects the blob, a collection may take it the moment after.
-    pub fn blob_size(&self, digest: &Digest) -> Result<Option<u64>> {
-        let path = self.layout.blob(digest);
-        match found(fs::symlink_metadata(&path)).map_err(StoreError::io("look at", &path))? {
-            Some(metadata) if !metadata.is_file() => Err(StoreError::Corrupt {
-                path,
-                why: "it is not a regular file".to_owned(),
-                advice: "remove it; what needs the blob will fetch it again",
-            }),
-            other => Ok(other.map(|metadata| metadata.len())),
-        }
     }
 
     /// How many bytes of an unfinished blob are there to go on from.
@@ -76,57 +49,14 @@ impl Store {
         Ok(metadata.map_or(0, |metadata| metadata.len()))
     }
 
-    /// Opens a blob for reading. The file stays readable even if it is collected meanwhile.
-    pub fn open_blob(&self, digest: &Digest) -> Result<File> {
-        let path = self.layout.blob(digest);
-        found(File::open(&path)).map_err(StoreError::io("open", &path))?.ok_or_else(|| self.not_found(digest))
-    }
-
-    /// Reads a blob of at most `max` bytes into memory and checks it against its digest.
-    pub fn read_blob(&self, digest: &Digest, max: u64) -> Result<Vec<u8>> {
-        let path = self.layout.blob(digest);
-        let size = self.blob_size(digest)?.ok_or_else(|| self.not_found(digest))?;
-        if size > max {
-            return Err(StoreError::TooLarge { digest: digest.clone(), size, max });
-        }
-        let mut bytes = Vec::new();
-        self.open_blob(digest)?.take(max).read_to_end(&mut bytes).map_err(StoreError::io("read", &path))?;
-        if digest.matches(&bytes) { Ok(bytes) } else { Err(self.damaged(digest)) }
-    }
-
-    /// Reads a whole blob and compares it with its digest.
-    pub fn check_blob(&self, digest: &Digest) -> Result<BlobState> {
-        let mut file = match self.open_blob(digest) {
-            Err(StoreError::NotFound { .. }) => return Ok(BlobState::Absent),
-            other => other?,
-        };
-        let mut hasher = Hasher::new(digest.algorithm());
-        hash_rest(&mut file, &mut hasher).map_err(StoreError::io("read", &self.layout.blob(digest)))?;
-        Ok(if hasher.finish() == *digest { BlobState::Intact } else { BlobState::Damaged })
-    }
-
-    /// Removes a blob that does not have its digest, so that it can be fetched again, and says in which state it was.
-    pub fn discard_damaged(&self, digest: &Digest) -> Result<BlobState> {
-        let state = self.check_blob(digest)?;
-        if state != BlobState::Damaged {
-            return Ok(state);
-        }
-        let _lock = ExclusiveLock::take(&self.layout)?;
-        // Someone may have replaced it while we waited.
-        let state = self.check_blob(digest)?;
-        if state == BlobState::Damaged {
-            remove_file(&self.layout.blob(digest))?;
-        }
-        Ok(state)
-    }
-
     /// Writes a small blob that is at hand, such as a manifest. The lease must protect it.
     ///
-    /// Never waits for another writer of the same blob, and mends a blob that is there and damaged.
+    /// Never waits for another writer of the same blob, and mends a blob that is there and damaged. One that was handed
+    /// over is here again afterwards.
     pub fn put_blob(&self, lease: &Lease, digest: &Digest, bytes: &[u8]) -> Result<()> {
         lease.must_protect(digest)?;
         let size = bytes.len() as u64;
-        if self.blob_size(digest)? == Some(size) && self.check_blob(digest)? == BlobState::Intact {
+        if self.file_size(digest)? == Some(size) && self.check_file(digest)? == BlobState::Intact {
             return Ok(());
         }
         loop {
@@ -137,30 +67,6 @@ impl Store {
                 writer.write(bytes)?;
                 return writer.finish();
             }
-        }
-    }
-
-    pub(crate) fn not_found(&self, digest: &Digest) -> StoreError {
-        StoreError::NotFound { digest: digest.clone(), root: self.root().to_owned() }
-    }
-
-    fn damaged(&self, digest: &Digest) -> StoreError {
-        StoreError::Corrupt {
-            path: self.layout.blob(digest),
-            why: "its content does not have the digest that is its name".to_owned(),
-            advice: "remove it; what needs the blob will fetch it again",
-        }
-    }
-
-    /// Whether the blob is there. One whose size is not the expected one is either damaged and counts as absent, or
-    /// it is the descriptor that lies.
-    pub(crate) fn has(&self, digest: &Digest, expected: u64) -> Result<bool> {
-        match self.blob_size(digest)? {
-            Some(actual) if actual == expected => Ok(true),
-            Some(actual) if self.check_blob(digest)? == BlobState::Intact => {
-                Err(StoreError::SizeMismatch { digest: digest.clone(), expected, actual })
-            }
-            None | Some(_) => Ok(false),
         }
     }
 
@@ -192,18 +98,39 @@ impl Store {
 impl Lease {
     /// Asks to write a blob of `size` bytes. The lease must protect it ([`Lease::protect`]).
     ///
-    /// Bytes that an earlier try left are read and hashed again before this returns.
+    /// A blob that was handed over counts as present. Bytes that an earlier try left are read and hashed again before this
+    /// returns.
     pub fn ingest(&self, digest: &Digest, size: u64) -> Result<Ingest> {
+        self.ingest_unless(digest, size, Store::has)
+    }
+
+    /// The same for those who have the bytes, or will read them again from here: a blob that was handed over counts as
+    /// present only if the annex opens it.
+    pub fn ingest_readable(&self, digest: &Digest, size: u64) -> Result<Ingest> {
+        self.ingest_unless(digest, size, Store::is_readable)
+    }
+
+    /// The same for a blob that is to be here, whoever else has it.
+    pub(crate) fn ingest_here(&self, digest: &Digest, size: u64) -> Result<Ingest> {
+        self.ingest_unless(digest, size, Store::has_file)
+    }
+
+    fn ingest_unless(
+        &self,
+        digest: &Digest,
+        size: u64,
+        present: fn(&Store, &Digest, u64) -> Result<bool>,
+    ) -> Result<Ingest> {
         self.must_protect(digest)?;
         self.touch();
         let store = self.store();
-        if store.has(digest, size)? {
+        if present(store, digest, size)? {
             return Ok(Ingest::Present);
         }
         let path = store.layout.partial(digest);
         let Some(file) = store.lock_partial(digest.algorithm_name(), &path)? else { return Ok(Ingest::Busy) };
         // The former writer may have finished between the two steps above.
-        if store.has(digest, size)? {
+        if present(store, digest, size)? {
             remove_file(&path)?;
             return Ok(Ingest::Present);
         }
@@ -347,22 +274,5 @@ impl BlobWriter {
         let blob = store.layout.blob(&digest);
         fs::rename(&path, &blob).map_err(StoreError::io("name", &blob))
         // Only here does `file` go, and with it the lock.
-    }
-}
-
-/// Hashes from the file's position to its end; returns the number of bytes.
-fn hash_rest(file: &mut File, hasher: &mut Hasher) -> io::Result<u64> {
-    let mut buffer = vec![0; HASH_BUFFER];
-    let mut total = 0;
-    loop {
-        match file.read(&mut buffer) {
-            Ok(0) => return Ok(total),
-            Ok(length) => {
-                hasher.update(&buffer[..length]);
-                total += length as u64;
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
     }
 }

@@ -48,6 +48,8 @@ impl Default for CollectOptions {
 pub struct Collected {
     /// The blobs that are gone.
     pub blobs: Vec<Digest>,
+    /// The blobs that were handed over and are not counted on any more. They took no space here.
+    pub handed_over: Vec<Digest>,
     /// How many unfinished blobs are gone.
     pub partials: u64,
     /// How many bytes blobs and unfinished blobs took.
@@ -90,6 +92,7 @@ impl Store {
             } else {
                 let needed = |digest: &Digest| marked.contains(digest) || protected.contains(digest);
                 self.discard_blobs(&lock, needed, &mut collected)?;
+                collected.handed_over = self.discard_markers(&lock, needed)?;
             }
             self.discard_partials(&lock, &protected, &mut collected)?;
             for name in ["index.json", "oci-layout"] {
@@ -113,8 +116,7 @@ impl Store {
                 collected.warnings.push(format!("{} is a folder in the place of a blob", path.display()));
                 continue;
             }
-            let to = self.layout.trash().join(format!("{}-{}", digest.algorithm_name(), digest.hex()));
-            fs::rename(&path, to).map_err(StoreError::io("delete", &path))?;
+            fs::rename(&path, self.layout.discarded(&digest)).map_err(StoreError::io("delete", &path))?;
             collected.bytes += metadata.len();
             collected.blobs.push(digest);
         }
@@ -228,10 +230,18 @@ impl<'a> Marker<'a> {
         }
     }
 
+    fn read(&self, edge: &Edge) -> Result<Vec<u8>> {
+        // What was handed over is a layer, whatever a stranger's document takes it for.
+        if edge.kind == Kind::Unknown && self.store.file_size(&edge.digest)?.is_none() {
+            return Err(self.store.not_found(&edge.digest));
+        }
+        self.store.read_blob(&edge.digest, MAX_MANIFEST_SIZE)
+    }
+
     fn follow(&mut self, edge: &Edge) -> Vec<Edge> {
         let read = match self.known.0.get(&edge.digest) {
             Some(known) => known.clone(),
-            None => match self.store.read_blob(&edge.digest, MAX_MANIFEST_SIZE) {
+            None => match self.read(edge) {
                 Ok(bytes) => {
                     self.known.0.entry(edge.digest.clone()).or_insert(interpret(edge, &bytes)).clone()
                 }

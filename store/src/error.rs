@@ -55,6 +55,31 @@ pub enum StoreError {
         /// The store.
         root: PathBuf,
     },
+    /// A layer was handed over to the node's container runtime, and no way leads there from this program.
+    #[error(
+        "layer {digest} is in the node's container runtime and not in the store: run larder on the node, and let \
+         --runtime name the runtime"
+    )]
+    Elsewhere {
+        /// The layer.
+        digest: Digest,
+    },
+    /// A layer was handed over to the node's container runtime, which has lost it.
+    #[error(
+        "layer {digest} was left to the node's container runtime, which does not have it any more; pull its image again"
+    )]
+    Lost {
+        /// The layer.
+        digest: Digest,
+    },
+    /// A layer that was handed over to the node's container runtime can't be read there.
+    #[error("cannot read layer {digest} from the node's container runtime: {source}")]
+    Annex {
+        /// The layer.
+        digest: Digest,
+        /// What the runtime says.
+        source: io::Error,
+    },
     /// An image is not in the store, or no longer.
     #[error("image {key} is not in the store any more")]
     NoImage {
@@ -140,11 +165,13 @@ impl StoreError {
             Self::DigestMismatch { .. } => Category::DigestMismatch,
             Self::SizeMismatch { .. } => Category::SizeMismatch,
             Self::Manifest { .. } | Self::Digest(_) => Category::InvalidManifest,
-            Self::NotFound { .. } | Self::NoImage { .. } => Category::NotFound,
+            Self::NotFound { .. } | Self::NoImage { .. } | Self::Lost { .. } => Category::NotFound,
             Self::Io { .. }
             | Self::NotAStore { .. }
             | Self::Corrupt { .. }
             | Self::TooLarge { .. }
+            | Self::Elsewhere { .. }
+            | Self::Annex { .. }
             | Self::NotProtected { .. } => Category::Store,
         }
     }

@@ -146,13 +146,15 @@ impl Store {
     }
 
     /// Whether all of an image's blobs are there, index included, each with its right size. The manifest is read and
-    /// checked against its digest; the other blobs are only looked at ([`Store::check_blob`] reads them).
+    /// checked against its digest; the other blobs are only looked at ([`Store::check_blob`] reads them). What was handed
+    /// over counts: whether the annex still has it, the annex knows.
     pub fn is_complete(&self, image: &StoredImage) -> Result<bool> {
         let blobs = match self.image_blobs(image) {
             Ok(blobs) => blobs,
             Err(
                 StoreError::NotFound { .. }
                 | StoreError::Corrupt { .. }
+                | StoreError::Lost { .. }
                 | StoreError::SizeMismatch { .. }
                 | StoreError::Manifest { .. }
                 | StoreError::TooLarge { .. },
@@ -237,10 +239,15 @@ impl Lease {
             blobs.insert(digest.clone(), index.size());
         }
         self.protect(blobs.keys())?;
+        let mut handed_over = Vec::new();
         for (digest, size) in &blobs {
             store.expect_blob(digest, *size)?;
+            if store.file_size(digest)?.is_none() {
+                handed_over.push(digest);
+            }
         }
         store.sync_blob_folders(blobs.keys())?;
+        store.sync_markers(handed_over.into_iter())?;
 
         Ok(StoredImage::new(self.key().clone(), &manifest, index.as_ref(), claim)?)
     }
@@ -256,9 +263,14 @@ impl Store {
     }
 
     /// Makes the names of blobs durable; their contents are since they were written.
-    fn sync_blob_folders<'a>(&self, digests: impl Iterator<Item = &'a Digest>) -> Result<()> {
+    pub(crate) fn sync_blob_folders<'a>(&self, digests: impl Iterator<Item = &'a Digest>) -> Result<()> {
         let folders: BTreeSet<_> = digests.map(|digest| self.layout.blob_folder(digest)).collect();
-        folders.iter().try_for_each(|folder| sync_dir(folder))?;
+        for folder in &folders {
+            // It need not exist: all that would be in it may have been handed over.
+            if folder.exists() {
+                sync_dir(folder)?;
+            }
+        }
         sync_dir(&self.layout.blobs())
     }
 }

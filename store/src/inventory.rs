@@ -13,8 +13,10 @@ use crate::{
 /// What lies in the store. A collection or a pull may change it the moment after.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Inventory {
-    /// All blobs, with their sizes in bytes.
+    /// All blobs that are here, with their sizes in bytes.
     pub blobs: BTreeMap<Digest, u64>,
+    /// The blobs that were handed over, with their sizes in bytes. They take no space in the store.
+    pub handed_over: BTreeMap<Digest, u64>,
     /// How many blobs in the making there are.
     pub partials: u64,
     /// The bytes that they take.
@@ -32,6 +34,9 @@ impl Store {
                 inventory.blobs.insert(digest, metadata.len());
             }
         }
+        // After the blobs: one that is handed over meanwhile is in both, and not in neither.
+        inventory.handed_over = self.handed_over()?;
+        inventory.handed_over.retain(|digest, _| !inventory.blobs.contains_key(digest));
         let partials = self.layout.partials();
         for algorithm in names(&partials)? {
             let folder = partials.join(algorithm);

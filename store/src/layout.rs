@@ -88,6 +88,25 @@ impl Layout {
         self.private().join("trash")
     }
 
+    /// Where a blob goes before it is unlinked.
+    pub(crate) fn discarded(&self, digest: &Digest) -> PathBuf {
+        self.trash().join(format!("{}-{}", digest.algorithm_name(), digest.hex()))
+    }
+
+    /// In the place of blobs that were handed over.
+    pub(crate) fn markers(&self) -> PathBuf {
+        self.private().join("elsewhere")
+    }
+
+    /// The folder of the markers of a digest's algorithm.
+    pub(crate) fn marker_folder(&self, digest: &Digest) -> PathBuf {
+        self.markers().join(digest.algorithm_name())
+    }
+
+    pub(crate) fn marker(&self, digest: &Digest) -> PathBuf {
+        self.marker_folder(digest).join(digest.hex())
+    }
+
     pub(crate) fn lock(&self) -> PathBuf {
         self.private().join("lock")
     }
@@ -140,7 +159,7 @@ impl Layout {
     /// Whether `create` has run to its end. A folder that this user may not look into was made by someone who may.
     fn is_whole(&self) -> bool {
         let there = |path: PathBuf| path.try_exists().unwrap_or(true);
-        there(self.version_file()) && there(self.blobs()) && there(self.trash())
+        there(self.version_file()) && there(self.blobs()) && there(self.markers())
     }
 
     fn create(&self) -> Result<()> {
@@ -154,9 +173,10 @@ impl Layout {
         make_dir(&self.blobs(), 0o755)?;
         make_dir(&self.blobs().join("sha256"), 0o755)?;
         sync_dir(&self.blobs())?;
-        for dir in [self.partials(), self.leases(), self.trash()] {
+        for dir in [self.partials(), self.leases(), self.trash(), self.markers()] {
             make_dir(&dir, 0o700)?;
         }
+        sync_dir(&self.private())?;
         if new {
             self.replace(&lock, "oci-layout", VERSION_FILE.as_bytes())?;
         }

@@ -10,6 +10,7 @@
 //! .larder/lock                   the store's lock
 //! .larder/leases/                what running pulls need
 //! .larder/partial/               blobs in the making
+//! .larder/elsewhere/<alg>/<hex>  in the place of a blob that was handed over: its size
 //! .larder/trash/                 collected blobs, on their way out
 //! ```
 //!
@@ -17,6 +18,13 @@
 //!
 //! [`Store::lease`] → [`Lease::protect`] the digests → [`Lease::ingest`] each, which gives a [`BlobWriter`] for those
 //! that are missing → [`Lease::commit`]. [`Store::remove`] takes the name away, [`Store::collect`] the blobs.
+//!
+//! # Layers that are elsewhere
+//!
+//! On a node, the container runtime has the layers of the images that it was given. So that they are on the disk once,
+//! [`Store::hand_over`] leaves a layer to it: a marker takes the place of the file, and the layer is read through the
+//! [`Annex`]. Before a pull fetches a layer, [`Store::find_layer`] asks whether the annex has it already. [`Store::lost`]
+//! says that it has it no more.
 //!
 //! All calls block, on the disk or on a lock; asynchronous programs make them where blocking is allowed.
 //!
@@ -26,9 +34,10 @@
 //!
 //! - Readers ([`Store::images`], [`Store::open_blob`], …) take no lock: `index.json` is replaced as a whole, and an
 //!   open file outlives its name. Who wants to read all of an image takes [`Store::hold`] first.
-//! - The store's lock, shared: taking a lease, and each [`Lease::protect`]. They wait for those that follow.
-//! - The store's lock, exclusive: the change of `index.json` at the end of a pull (milliseconds) and the part of a
-//!   collection that decides and renames.
+//! - The store's lock, shared: taking a lease, each [`Lease::protect`], and [`Store::hand_over`]. They wait for those that
+//!   follow.
+//! - The store's lock, exclusive: the change of `index.json` at the end of a pull (milliseconds), [`Store::lost`], and the
+//!   part of a collection that decides and renames.
 //! - A blob in the making is locked by its one writer. Nobody waits for it here; [`Ingest::Busy`] says so, and the
 //!   caller asks again.
 //!
@@ -61,6 +70,7 @@
 mod annex;
 mod blob;
 mod collect;
+mod elsewhere;
 mod error;
 mod image;
 mod index;
@@ -69,12 +79,13 @@ mod layout;
 mod lease;
 mod lock;
 mod naming;
+mod read;
 mod spool;
 
 use std::{path::Path, sync::Arc};
 
 pub use annex::{Annex, AnnexBlob};
-pub use blob::{BlobState, BlobWriter, Ingest};
+pub use blob::{BlobWriter, Ingest};
 pub use collect::{CollectOptions, Collected};
 pub use error::{Category, StoreError};
 pub use image::{Claim, NewImage, StoredImage};
@@ -82,6 +93,7 @@ pub use inventory::Inventory;
 pub use larder_oci::ImageKey;
 pub use lease::Lease;
 pub use naming::Untagged;
+pub use read::{Blob, BlobState};
 pub use spool::SpoolWriter;
 
 use error::Result;
@@ -91,13 +103,20 @@ use layout::Layout;
 #[derive(Debug, Clone)]
 pub struct Store {
     layout: Arc<Layout>,
+    annex: Option<Arc<dyn Annex>>,
 }
 
 impl Store {
     /// Opens the store in the folder `root`, and makes one if the folder is empty or missing. Refuses a folder that
     /// holds something else. A layout made by other tools is taken as it is.
     pub fn open(root: &Path) -> Result<Self> {
-        Ok(Self { layout: Arc::new(Layout::open(root)?) })
+        Ok(Self { layout: Arc::new(Layout::open(root)?), annex: None })
+    }
+
+    /// The same store, with a way to the blobs that were handed over.
+    #[must_use]
+    pub fn with_annex(self, annex: Arc<dyn Annex>) -> Self {
+        Self { annex: Some(annex), ..self }
     }
 
     /// The folder.

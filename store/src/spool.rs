@@ -57,12 +57,12 @@ impl SpoolWriter<'_> {
     }
 
     /// Gives the content the name of its digest, which the lease protects from now on, and returns that and the size
-    /// in bytes. Where the store has the blob already, that one stays.
+    /// in bytes. Where the store has the blob already, or can read it from where it was handed over, that one stays.
     pub fn finish(self) -> Result<(Digest, u64)> {
         let digest = self.hasher.clone().finish();
         self.lease.protect([&digest])?;
         let store = self.lease.store();
-        if !store.has(&digest, self.size)? {
+        if !store.is_readable(&digest, self.size)? {
             self.file.sync_data().map_err(StoreError::io("sync", &self.path))?;
             make_dir(&store.layout.blob_folder(&digest), 0o755)?;
             let blob = store.layout.blob(&digest);

@@ -8,8 +8,8 @@ use std::{
     fs::File,
     io,
     sync::{
-        Barrier,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        Arc, Barrier,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     thread,
     time::Duration,
@@ -17,7 +17,7 @@ use std::{
 
 use common::{fetch_blob, folder, image, key};
 use larder_oci::Digest;
-use larder_store::{Claim, CollectOptions, Store};
+use larder_store::{BlobState, Claim, CollectOptions, Store};
 
 #[test]
 fn of_several_that_want_one_blob_one_fetches_it() {
@@ -74,7 +74,9 @@ fn what_a_collection_must_not_miss_waits_for_it() {
     assert!(waits(store, collecting, || store.lease(&key("other")).unwrap()));
     assert!(waits(store, collecting, || lease.protect([&digest]).unwrap()));
     assert!(waits(store, collecting, || lease.commit(app.new_image(Claim::None)).unwrap()));
+    assert!(waits(store, collecting, || store.hand_over([&digest]).unwrap()));
     let protecting = File::lock_shared;
+    assert!(waits(store, protecting, || store.lost([&digest]).unwrap()));
     assert!(waits(store, protecting, || store.collect(&CollectOptions::default()).unwrap()));
     assert!(waits(store, protecting, || store
         .set_claim(std::slice::from_ref(&app.key), Claim::Retain)
@@ -154,6 +156,76 @@ fn collection_takes_nothing_from_pulls_that_go_on_meanwhile() {
     }
     collect(&folder.store);
     assert_eq!((folder.blobs().len(), folder.partials(), folder.leases()), (0, 0, 0));
+}
+
+/// Layers go to a runtime while they are pulled, read and collected, by several processes: an image that is kept can be
+/// read from its first byte to its last at any instant.
+#[test]
+fn handing_over_takes_nothing_from_those_who_read_and_collect() {
+    let (folder, runtime) = folder().with_runtime();
+    let stop = AtomicBool::new(false);
+    let freed = AtomicU64::new(0);
+    let open = || Store::open(folder.root()).unwrap().with_annex(Arc::new(runtime.clone()));
+    let layers: Vec<Vec<u8>> = (0..6_u8).map(|number| vec![number; 3000]).collect();
+    thread::scope(|scope| {
+        let pullers: Vec<_> = (0..2_usize)
+            .map(|number| {
+                let (store, layers) = (open(), &layers);
+                scope.spawn(move || {
+                    for round in 0..25_usize {
+                        let own = format!("layer {number} {round}").into_bytes();
+                        let app = image(&format!("app{number}"), &[&layers[round % 6], &own]);
+                        let stored = app.put(&store);
+                        let hold = store.hold(&stored).unwrap();
+                        assert!(store.is_complete(&stored).unwrap(), "round {round} of {number}");
+                        for digest in app.digests() {
+                            assert_eq!(
+                                store.check_blob(&digest).unwrap(),
+                                BlobState::Intact,
+                                "round {round} of {number}"
+                            );
+                        }
+                        drop(hold);
+                        if round % 3 == 0 {
+                            assert!(store.remove(&app.key).unwrap());
+                        }
+                    }
+                })
+            })
+            .collect();
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let store = open();
+                while !stop.load(Ordering::Relaxed) {
+                    for bytes in &layers {
+                        freed.fetch_add(runtime.take(&store, bytes), Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+        scope.spawn(|| {
+            let store = open();
+            while !stop.load(Ordering::Relaxed) {
+                let options = CollectOptions { dead_lease_age: Duration::ZERO };
+                assert_eq!(store.collect(&options).unwrap().warnings, Vec::<String>::new());
+            }
+        });
+        let results: Vec<_> = pullers.into_iter().map(thread::ScopedJoinHandle::join).collect();
+        stop.store(true, Ordering::Relaxed);
+        for result in results {
+            result.unwrap();
+        }
+    });
+    for image in folder.store.images().unwrap() {
+        assert!(folder.store.is_complete(&image).unwrap());
+        folder.store.remove(&image.key).unwrap();
+    }
+    folder.collect_all();
+    assert_eq!(
+        (folder.blobs().len(), folder.markers().len(), folder.partials(), folder.leases()),
+        (0, 0, 0, 0)
+    );
+    assert_eq!(std::fs::read_dir(folder.root().join(".larder/trash")).unwrap().count(), 0);
 }
 
 #[test]

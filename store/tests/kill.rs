@@ -9,16 +9,19 @@ use std::{
     io::{BufRead, BufReader},
     path::Path,
     process::{Command, Stdio},
+    sync::Arc,
 };
 
-use common::{Image, folder, image};
+use common::{Image, folder, image, runtime::Runtime};
 use larder_oci::Digest;
-use larder_store::{Claim, Ingest, Store};
+use larder_store::{BlobState, Claim, Ingest, Store};
 
 const ROOT: &str = "LARDER_TEST_STORE";
 const SEED: &str = "LARDER_TEST_SEED";
 /// After how many chunks the victim waits to be killed, if it is to.
 const STOP: &str = "LARDER_TEST_STOP";
+/// The folder of the runtime that layers are handed over to, if there is one.
+const RUNTIME: &str = "LARDER_TEST_RUNTIME";
 /// Small, so that a kill finds a pull at any of its steps.
 const CHUNK: usize = 3000;
 
@@ -30,13 +33,18 @@ fn images() -> Vec<Image> {
     (0..3).map(|number| image(&format!("app{number}"), &[&layer(number), &layer(number + 1)])).collect()
 }
 
-/// The process to be killed: pulls images for ever, and removes them again unless it is to stop. It says before each
-/// chunk where in which blob it is, and after each commit which image is ready.
+/// The process to be killed: pulls images for ever, and removes them again unless it is to stop; layers go to the runtime
+/// now and then, and come back. It says before each chunk where in which blob it is, before it hands over a layer which one,
+/// and after each commit which image is ready.
 #[test]
 #[ignore = "run by the test below, as a process of its own"]
 fn victim() {
     let (Ok(root), Ok(seed)) = (std::env::var(ROOT), std::env::var(SEED)) else { return };
-    let store = Store::open(Path::new(&root)).unwrap();
+    let mut store = Store::open(Path::new(&root)).unwrap();
+    let runtime = std::env::var(RUNTIME).ok().map(|folder| Runtime::new(Path::new(&folder)));
+    if let Some(runtime) = &runtime {
+        store = store.with_annex(Arc::new(runtime.clone()));
+    }
     let mut random = fastrand::Rng::with_seed(seed.parse().unwrap());
     let stop = std::env::var(STOP).ok().map(|chunks| chunks.parse::<usize>().unwrap());
     let mut written = 0;
@@ -48,6 +56,11 @@ fn victim() {
         store.put_blob(&lease, &Digest::sha256(&image.manifest), &image.manifest).unwrap();
         for bytes in &image.blobs {
             let digest = Digest::sha256(bytes);
+            let is_layer = image.layers().contains(bytes);
+            if is_layer && runtime.is_some() && store.find_layer(&lease, &digest, bytes.len() as u64).unwrap()
+            {
+                continue;
+            }
             if let Ingest::Write(mut writer) = lease.ingest(&digest, bytes.len() as u64).unwrap() {
                 let offset = usize::try_from(writer.offset()).unwrap();
                 for chunk in bytes[offset..].chunks(CHUNK) {
@@ -61,10 +74,20 @@ fn victim() {
                 }
                 writer.finish().unwrap();
             }
+            if let Some(runtime) = runtime.as_ref().filter(|_| is_layer && random.bool()) {
+                println!("\nhand {digest}");
+                runtime.take(&store, bytes);
+            }
         }
         lease.commit(image.new_image(Claim::Delete)).unwrap();
         drop(lease);
         println!("\nready {}", image.key.name);
+        if let Some(runtime) = runtime.as_ref().filter(|_| random.bool()) {
+            for bytes in image.layers() {
+                println!("\nhand {}", Digest::sha256(bytes));
+                runtime.take(&store, bytes);
+            }
+        }
         if stop.is_none() && random.bool() {
             println!("\nremove {}", image.key.name);
             store.remove(&image.key).unwrap();
@@ -80,6 +103,7 @@ fn victim_process(root: &Path, seed: u64) -> Command {
         .env(ROOT, root)
         .env(SEED, seed.to_string())
         .env_remove(STOP)
+        .env_remove(RUNTIME)
         .stdout(Stdio::piped());
     command
 }
@@ -89,8 +113,9 @@ fn run_and_kill(command: &mut Command, lines: usize) -> Vec<String> {
     let mut child = command.spawn().unwrap();
     let mut said = Vec::new();
     let mut output = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
-    let word =
-        |line: &String| ["fetch ", "ready ", "remove ", "stopped"].iter().any(|word| line.starts_with(word));
+    let word = |line: &String| {
+        ["fetch ", "hand ", "ready ", "remove ", "stopped"].iter().any(|word| line.starts_with(word))
+    };
     said.extend(output.by_ref().filter(word).take(lines));
     // Somewhere within the next step, not always right after a line.
     std::thread::sleep(std::time::Duration::from_micros(fastrand::u64(0..3000)));
@@ -103,13 +128,15 @@ fn run_and_kill(command: &mut Command, lines: usize) -> Vec<String> {
 
 #[test]
 fn a_kill_at_any_instant_loses_nothing_that_was_ready_and_no_byte_that_was_fetched() {
-    let folder = folder();
+    let (folder, _runtime) = folder().with_runtime();
+    let runtime = folder.dir.path().join("runtime");
     let images = images();
     let mut ready = BTreeSet::new();
     for seed in 0..20 {
         let lines = fastrand::usize(1..90);
         let mut unsure = None;
-        for line in run_and_kill(&mut victim_process(folder.root(), seed), lines) {
+        let mut victim = victim_process(folder.root(), seed);
+        for line in run_and_kill(victim.env(RUNTIME, &runtime), lines) {
             let (word, rest) = line.split_once(' ').unwrap();
             unsure = None;
             match word {
@@ -126,6 +153,10 @@ fn a_kill_at_any_instant_loses_nothing_that_was_ready_and_no_byte_that_was_fetch
         let stored = folder.store.images().unwrap();
         for image in &stored {
             assert!(folder.store.is_complete(image).unwrap(), "{} after seed {seed}", image.key);
+            for digest in folder.store.image_blobs(image).unwrap().keys() {
+                let state = folder.store.check_blob(digest).unwrap();
+                assert_eq!(state, BlobState::Intact, "{digest} of {} after seed {seed}", image.key);
+            }
         }
         for name in &ready {
             assert!(
@@ -148,7 +179,8 @@ fn a_kill_at_any_instant_loses_nothing_that_was_ready_and_no_byte_that_was_fetch
         folder.store.remove(&image.key).unwrap();
     }
     folder.collect_all();
-    assert_eq!((folder.blobs().len(), folder.partials(), folder.leases()), (0, 0, 0));
+    assert_eq!((folder.blobs().len(), folder.markers().len()), (0, 0));
+    assert_eq!((folder.partials(), folder.leases()), (0, 0));
 }
 
 #[test]

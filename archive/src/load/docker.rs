@@ -188,10 +188,9 @@ impl Maker<'_> {
 
     fn layer(&self, path: &str, diff_id: &Digest) -> Result<Part> {
         let stored = self.find(path)?;
-        let mut file = self.store.open_blob(&stored)?;
-        let size = self.store.blob_size(&stored)?.unwrap_or_default();
-        let read = |error: io::Error| ArchiveError::file("read", &self.store.blob_path(&stored))(error);
-        let start = take_start(&mut file).map_err(read)?;
+        let mut layer = self.store.open_blob(&stored)?;
+        let size = layer.size();
+        let start = take_start(&mut layer).map_err(|error| layer.failed(error))?;
         let packed = Packed::of(&start);
         let media_type = match packed {
             None => LAYER,
@@ -199,7 +198,7 @@ impl Maker<'_> {
             Some(Packed::Zstd) => LAYER_ZSTD,
             Some(Packed::Bzip2 | Packed::Xz) => {
                 let mut spool = self.lease.spool(Algorithm::Sha256)?;
-                let whole = io::Cursor::new(start).chain(file);
+                let whole = io::Cursor::new(start).chain(layer);
                 self.unpack(packed, whole, (path, size), &mut |bytes| Ok(spool.write(bytes)?))?;
                 let (digest, size) = spool.finish()?;
                 check(path, &digest, diff_id)?;
@@ -208,7 +207,7 @@ impl Maker<'_> {
         };
         if packed.is_some() || diff_id.algorithm() != stored.algorithm() {
             let mut hasher = Hasher::new(diff_id.algorithm());
-            let whole = io::Cursor::new(start).chain(file);
+            let whole = io::Cursor::new(start).chain(layer);
             self.unpack(packed, whole, (path, size), &mut |bytes| {
                 hasher.update(bytes);
                 Ok(())

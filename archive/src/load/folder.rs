@@ -86,7 +86,7 @@ impl Copy<'_> {
             _ => return Ok(self.store().blob_size(digest)?.is_some()),
         };
         loop {
-            match self.lease.ingest(digest, size)? {
+            match self.lease.ingest_readable(digest, size)? {
                 Ingest::Present => return Ok(true),
                 Ingest::Busy if (self.stop)() => return Err(ArchiveError::Interrupted),
                 Ingest::Busy => thread::sleep(Duration::from_millis(50)),

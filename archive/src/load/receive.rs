@@ -121,7 +121,7 @@ impl Received {
         stop: Stop<'_>,
     ) -> Result<()> {
         lease.protect([&digest])?;
-        match lease.ingest(&digest, entry.size)? {
+        match lease.ingest_readable(&digest, entry.size)? {
             Ingest::Present => {}
             Ingest::Write(writer) => {
                 write(writer, tar, stop)?;

@@ -130,8 +130,8 @@ fn blob(descriptor: &Descriptor) -> Result<Blob> {
 
 /// By the content: docker goes by that too, and media types vary.
 fn extension(store: &Store, layer: &Digest) -> Result<&'static str> {
-    let mut file = store.open_blob(layer)?;
-    let start = take_start(&mut file).map_err(ArchiveError::file("read", &store.blob_path(layer)))?;
+    let mut layer = store.open_blob(layer)?;
+    let start = take_start(&mut layer).map_err(|error| layer.failed(error))?;
     Ok(match Packed::of(&start) {
         None => "tar",
         Some(Packed::Gzip) => "tar.gz",

@@ -10,7 +10,6 @@ mod file;
 use std::{
     cell::Cell,
     collections::BTreeMap,
-    fs::File,
     io::{self, BufReader, BufWriter, Read, Write},
     str::FromStr,
 };
@@ -205,10 +204,10 @@ fn append_blob<W: Write>(
     blob: &Blob,
     stop: Stop<'_>,
 ) -> Result<()> {
-    let file = store.open_blob(&blob.digest)?;
+    let content = store.open_blob(&blob.digest)?;
     let failure = Cell::new(None);
     let mut hashing = Hashing {
-        file,
+        content,
         hasher: Hasher::new(blob.digest.algorithm()),
         left: blob.size,
         failure: &failure,
@@ -217,15 +216,15 @@ fn append_blob<W: Write>(
     // The copy within `tar` moves 8 KiB at a time; the file and the hash do better with more.
     let buffered = BufReader::with_capacity(BUFFER, &mut hashing);
     let written = append(tar, path, EntryType::Regular, blob.size, buffered);
-    let (left, actual) = (hashing.left, hashing.hasher.finish());
-    match failure.into_inner() {
+    let left = hashing.left;
+    match failure.take() {
         Some(Failure::Stopped) => return Err(ArchiveError::Interrupted),
         Some(Failure::Read(error)) => {
-            return Err(ArchiveError::file("read", &store.blob_path(&blob.digest))(error));
+            return Err(hashing.content.failed(error).into());
         }
         None => written.map_err(ArchiveError::Write)?,
     }
-    if left > 0 || actual != blob.digest {
+    if left > 0 || hashing.hasher.finish() != blob.digest {
         return Err(ArchiveError::Damaged(blob.digest.clone()));
     }
     Ok(())
@@ -238,7 +237,7 @@ enum Failure {
 }
 
 struct Hashing<'a> {
-    file: File,
+    content: larder_store::Blob,
     hasher: Hasher,
     left: u64,
     failure: &'a Cell<Option<Failure>>,
@@ -252,7 +251,7 @@ impl Read for Hashing<'_> {
             return Err(io::Error::other("stopped"));
         }
         let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
-        match self.file.read(&mut buffer[..most]) {
+        match self.content.read(&mut buffer[..most]) {
             Ok(count) => {
                 self.hasher.update(&buffer[..count]);
                 self.left -= count as u64;

@@ -9,6 +9,9 @@ use larder_oci::{Digest, ImageKey, manifest, spec::Descriptor};
 use larder_store::{Claim, Ingest, NewImage, Store, StoredImage};
 use serde_json::{Value, json};
 
+#[path = "../../../store/tests/common/runtime.rs"]
+pub mod runtime;
+
 /// A store in a folder that goes when it is dropped.
 pub struct Folder {
     pub dir: tempfile::TempDir,

@@ -2,12 +2,16 @@
 
 #![allow(dead_code, reason = "each test binary uses some of it")]
 
-use std::{collections::BTreeSet, path::Path};
+pub mod runtime;
+
+use std::{collections::BTreeSet, path::Path, sync::Arc};
 
 use larder_oci::{Digest, ImageKey, manifest, spec::Descriptor};
 use larder_store::{
     BlobWriter, Claim, CollectOptions, Ingest, Lease, NewImage, Store, StoreError, StoredImage,
 };
+
+use runtime::Runtime;
 
 /// A store in a folder that goes when it is dropped.
 pub struct Folder {
@@ -22,6 +26,18 @@ pub fn folder() -> Folder {
 }
 
 impl Folder {
+    /// A runtime beside the store, which the store hands layers to.
+    pub fn with_runtime(mut self) -> (Self, Runtime) {
+        let runtime = Runtime::new(&self.dir.path().join("runtime"));
+        self.store = self.store.with_annex(Arc::new(runtime.clone()));
+        (self, runtime)
+    }
+
+    /// The digests that have markers.
+    pub fn markers(&self) -> BTreeSet<Digest> {
+        files(&self.root().join(".larder/elsewhere")).into_iter().map(|(digest, _)| digest).collect()
+    }
+
     pub fn root(&self) -> &Path {
         self.store.root()
     }
@@ -109,6 +125,10 @@ impl Image {
         NewImage { manifest: descriptor(manifest::OCI_MANIFEST, &self.manifest), index: None, claim }
     }
 
+    pub fn layers(&self) -> &[Vec<u8>] {
+        &self.blobs[1..]
+    }
+
     /// Puts the image into the store in one go. Blobs that others are writing are waited for.
     pub fn put(&self, store: &Store) -> StoredImage {
         let lease = store.lease(&self.key).unwrap();
@@ -121,8 +141,11 @@ impl Image {
     pub fn fetch(&self, store: &Store, lease: &Lease) {
         lease.protect(&self.digests()).unwrap();
         store.put_blob(lease, &Digest::sha256(&self.manifest), &self.manifest).unwrap();
-        for bytes in &self.blobs {
-            fetch_blob(lease, bytes);
+        fetch_blob(lease, &self.blobs[0]);
+        for bytes in self.layers() {
+            if !store.find_layer(lease, &Digest::sha256(bytes), bytes.len() as u64).unwrap() {
+                fetch_blob(lease, bytes);
+            }
         }
     }
 }
