@@ -66,7 +66,8 @@ impl Image {
     }
 }
 
-fn diff_ids(config: &[u8]) -> Vec<Digest> {
+/// The layers' digests when unpacked, as a configuration lists them; none if it is no image's.
+pub(crate) fn diff_ids(config: &[u8]) -> Vec<Digest> {
     #[derive(serde::Deserialize)]
     struct Config {
         rootfs: RootFs,

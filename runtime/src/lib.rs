@@ -18,8 +18,15 @@
 
 mod api;
 mod choice;
+mod connect;
+mod containerd;
+mod cri;
 mod error;
 mod image;
+mod socket;
+#[cfg(test)]
+mod testing;
+mod users;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -32,6 +39,11 @@ use larder_store::{Annex, Store};
 pub use choice::{Choice, ConnectOptions};
 pub use error::{Category, RuntimeError};
 pub use image::{Arrivals, Image, Layers};
+pub use users::Containers;
+
+use connect::Found;
+use containerd::Containerd;
+use cri::{Cri, CriAnnex};
 
 /// A container runtime. Clones share one connection, which is made anew when it breaks.
 #[derive(Debug, Clone)]
@@ -42,6 +54,8 @@ pub struct Runtime {
 #[derive(Debug)]
 enum Kind {
     None,
+    Containerd(Box<Containerd>),
+    Cri(Cri),
 }
 
 /// What a runtime is, for people.
@@ -80,7 +94,7 @@ pub struct Observation {
     pub lost: BTreeSet<Digest>,
 }
 
-/// On whose behalf an image is given to the runtime.
+/// On whose behalf an image is given to the runtime. Who delivers it last is its owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Owner {
     /// The agent's: it is pinned, and withdrawn when nobody wants it any more.
@@ -128,9 +142,18 @@ pub enum Withdrawal {
 /// Looks for a runtime, as `options` say.
 ///
 /// With [`Choice::Auto`]: containerd if there is a socket that speaks its API and CRI, else CRI if there is a socket that
-/// speaks that, else none. A runtime that is named and can't be reached is an error.
-pub async fn connect(_options: &ConnectOptions) -> Result<Runtime, RuntimeError> {
-    Ok(Runtime { kind: Arc::new(Kind::None) })
+/// speaks that, else none. containerd without CRI is docker's own, which no pod can use: it is passed over unless its
+/// socket is named. A runtime that is named and can't be reached is an error, and so is a socket in one of the usual places
+/// that does not answer.
+pub async fn connect(options: &ConnectOptions) -> Result<Runtime, RuntimeError> {
+    let kind = match connect::find(options).await? {
+        Found::Nothing => Kind::None,
+        Found::Containerd(socket) => {
+            Kind::Containerd(Box::new(Containerd::new(Cri::new(&socket, options.credentials.clone()))))
+        }
+        Found::Cri(socket) => Kind::Cri(Cri::new(&socket, options.credentials.clone())),
+    };
+    Ok(Runtime { kind: Arc::new(kind) })
 }
 
 impl Runtime {
@@ -150,6 +173,8 @@ impl Runtime {
     pub async fn describe(&self) -> Result<Option<Description>, RuntimeError> {
         match &*self.kind {
             Kind::None => Ok(None),
+            Kind::Containerd(containerd) => containerd.describe().await.map(Some),
+            Kind::Cri(cri) => cri.describe().await.map(Some),
         }
     }
 
@@ -160,6 +185,8 @@ impl Runtime {
     pub fn annex(&self) -> Option<Arc<dyn Annex>> {
         match &*self.kind {
             Kind::None => None,
+            Kind::Containerd(containerd) => Some(containerd.annex()),
+            Kind::Cri(_) => Some(Arc::new(CriAnnex)),
         }
     }
 
@@ -171,12 +198,15 @@ impl Runtime {
                 let _ = key;
                 false
             }
+            Kind::Containerd(_) => Containerd::takes(key),
+            Kind::Cri(_) => Cri::takes(key),
         }
     }
 
     /// How images stand: a few calls, whatever their number.
     ///
-    /// `images` are those to look for; `handed_over` are the blobs that the store relies on the runtime to have.
+    /// `images` are those to look for, as the agent wants them: pinned. `handed_over` are all blobs that the store relies on
+    /// the runtime to have; containerd keeps these from now on, and no others.
     pub async fn observe(
         &self,
         images: &[Image],
@@ -187,6 +217,8 @@ impl Runtime {
                 let _ = (images, handed_over);
                 Ok(Observation::default())
             }
+            Kind::Containerd(containerd) => containerd.observe(images, handed_over).await,
+            Kind::Cri(cri) => cri.observe(images).await,
         }
     }
 
@@ -195,6 +227,8 @@ impl Runtime {
     ///
     /// Layers are taken as they arrive in the store ([`Layers`]), so that unpacking goes on while others are still being
     /// fetched; each is dropped from the store once the runtime has it.
+    ///
+    /// An artifact has nothing that containerd could unpack: it stays in the store, and counts as ready.
     pub async fn deliver(
         &self,
         store: &Store,
@@ -207,6 +241,8 @@ impl Runtime {
                 let _ = (store, image, owner, layers);
                 Ok(())
             }
+            Kind::Containerd(containerd) => containerd.deliver(store, image, owner, layers).await,
+            Kind::Cri(cri) => cri.deliver(image).await,
         }
     }
 
@@ -220,6 +256,8 @@ impl Runtime {
                 let _ = (key, image);
                 Ok(Withdrawal::Gone)
             }
+            Kind::Containerd(containerd) => containerd.withdraw(key, image).await,
+            Kind::Cri(cri) => cri.withdraw(key, image).await,
         }
     }
 
@@ -230,26 +268,35 @@ impl Runtime {
                 let _ = key;
                 Ok(())
             }
+            Kind::Containerd(containerd) => containerd.release(key).await,
+            Kind::Cri(_) => Ok(()),
         }
     }
 
     /// The containers, running or stopped, that were made from an image.
     pub async fn users(&self, image: &Image) -> Result<Vec<User>, RuntimeError> {
+        Ok(self.containers().await?.made_from(image))
+    }
+
+    /// All containers, running or stopped: one look for who asks about several images.
+    pub async fn containers(&self) -> Result<Containers, RuntimeError> {
         match &*self.kind {
-            Kind::None => {
-                let _ = image;
-                Ok(Vec::new())
-            }
+            Kind::None => Ok(Containers::default()),
+            Kind::Containerd(containerd) => containerd.containers().await,
+            Kind::Cri(cri) => users::over_cri(cri).await,
         }
     }
 
     /// Waits until something happened in the runtime that may matter: an image or content went or changed, a container was
-    /// deleted, the connection came back. May return early; never without a runtime.
+    /// deleted, the connection came back. May return early; never without a runtime, and never through CRI, which does not
+    /// tell: look again from time to time.
     ///
     /// What happens between two calls is not lost: the next one returns at once.
     pub async fn changed(&self) {
         match &*self.kind {
-            Kind::None => std::future::pending().await,
+            Kind::Containerd(containerd) => containerd.changed().await,
+            // CRI has no events of images.
+            Kind::None | Kind::Cri(_) => std::future::pending().await,
         }
     }
 }

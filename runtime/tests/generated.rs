@@ -3,6 +3,8 @@
 //! With `LARDER_GEN` set the files are written instead: this is what `cargo xtask gen` does. The generator is a
 //! development dependency of this crate alone, so that no build waits for it.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails, in its helpers too")]
+
 use std::{fs, path::Path};
 
 /// One file a package: the crate's modules are flat, so references to other packages become paths from the crate's root.
