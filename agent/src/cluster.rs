@@ -20,6 +20,7 @@ use tokio::{sync::watch, time::sleep};
 
 use crate::{
     engine::{Desired, DesiredImage, Report},
+    events::Events,
     status,
 };
 
@@ -80,22 +81,26 @@ pub async fn follow(
     }
 }
 
-/// Writes reports into the status: only what differs from what is there, and at most every two seconds.
+/// Writes reports into the status: only what differs from what is there, and at most every two seconds. Tells of what a
+/// status that was written changed, and of what the engine notices.
 pub async fn write_status(
     client: Client,
     node: &str,
     mut reports: watch::Receiver<Report>,
     mut latest: watch::Receiver<Option<NodeImageCache>>,
+    mut events: Events,
 ) {
     let api: Api<NodeImageCache> = Api::all(client);
     let mut pause = WRITE_INTERVAL;
     loop {
         let object = latest.borrow_and_update().clone();
         let report = reports.borrow_and_update().clone();
-        if let Some(next) = object.as_ref().and_then(|object| changed_status(object, &report)) {
+        let next = object.as_ref().and_then(|object| Some((object, changed_status(object, &report)?)));
+        if let Some((object, next)) = next {
             match write(&api, node, &next).await {
                 Ok(written) => {
                     pause = WRITE_INTERVAL;
+                    events.tell_status(object, &next);
                     // The watch brings the same a moment later; until then this is the latest.
                     await_version(&mut latest, &written).await;
                 }
@@ -110,6 +115,10 @@ pub async fn write_status(
         let ended = tokio::select! {
             changed = reports.changed() => changed.is_err(),
             changed = latest.changed() => changed.is_err(),
+            notices = events.noticed() => {
+                events.tell_notices(object.as_ref(), &notices);
+                false
+            }
         };
         if ended {
             return;

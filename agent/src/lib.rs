@@ -1,12 +1,14 @@
 //! What runs on a node: pulling images into the layer store, keeping them as they are wanted, and saying so.
 //!
 //! [`larder_pull`] brings one image into the store, [`engine`] keeps a set of images
-//! there whatever happens, and [`cluster`] ties the engine to this node's `NodeImageCache`. Only [`cluster`] and
-//! [`status`] know of Kubernetes.
+//! and in the node's container runtime whatever happens, and [`cluster`] ties the engine to this node's `NodeImageCache`.
+//! Only [`cluster`], [`status`] and [`events`] know of Kubernetes.
 
 #![forbid(unsafe_code)]
 
 pub mod cluster;
 pub mod engine;
+pub mod events;
+pub mod logins;
 pub mod reason;
 pub mod status;

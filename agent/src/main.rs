@@ -2,25 +2,20 @@
 
 #![forbid(unsafe_code)]
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use anyhow::Context;
 use clap::Parser;
-use kube::{
-    Client, Config,
-    config::{KubeConfigOptions, Kubeconfig},
-};
 use larder_agent::{
     cluster,
     engine::{BackoffOptions, Engine, EngineOptions, Report},
+    events::Events,
+    logins::LoginsFile,
 };
+use larder_daemon::LogFormat;
 use larder_registry::{Registry, RegistryOptions};
+use larder_runtime::{Choice, ConnectOptions};
 use larder_store::Store;
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    sync::watch,
-};
-use tracing_subscriber::EnvFilter;
+use tokio::sync::{mpsc, watch};
 
 /// Keeps on this node the container images that its NodeImageCache asks for.
 #[derive(Parser)]
@@ -32,6 +27,24 @@ struct Args {
     /// The folder of the layer store
     #[arg(long, env = "LARDER_STORE", default_value = "/var/lib/larder")]
     store: PathBuf,
+    /// The container runtime that images are given to: auto, containerd, cri or none
+    ///
+    /// auto takes containerd's own API where it is served, else CRI, else none, and goes on looking where it finds none.
+    /// While one that is named, or was found once, does not answer, images count as failed.
+    #[arg(long, env = "LARDER_RUNTIME", default_value = "auto", value_name = "INTERFACE")]
+    runtime: Choice,
+    /// The runtime's socket; without it the usual places are tried
+    #[arg(long, env = "LARDER_RUNTIME_ENDPOINT", value_name = "PATH")]
+    runtime_endpoint: Option<PathBuf>,
+    /// Logins for registries, a file of docker's config.json form such as a mounted secret; it may come, change and go at
+    /// any time
+    #[arg(
+        long,
+        env = "LARDER_LOGINS",
+        default_value = "/etc/larder/logins/.dockerconfigjson",
+        value_name = "FILE"
+    )]
+    logins: PathBuf,
     /// A kubeconfig file; without it $KUBECONFIG, ~/.kube/config or the pod's service account
     #[arg(long)]
     kubeconfig: Option<PathBuf>,
@@ -44,70 +57,57 @@ struct Args {
     /// The longest wait, in seconds, before an image that failed is tried again
     #[arg(long, default_value_t = 150, value_parser = clap::value_parser!(u64).range(1..=3600))]
     max_backoff: u64,
-    /// How often, in seconds, the store is checked for images that somebody else removed
+    /// How often, in seconds, store and runtime are checked for images that somebody else removed
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
     check_interval: u64,
+    /// How long, in seconds, a registry may keep a pull waiting for bytes before the connection is given up and resumed
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    stall_timeout: u64,
+    /// How logs are written
+    #[arg(long, value_enum, default_value_t)]
+    log_format: LogFormat,
 }
 
-#[tokio::main]
+// More threads than these, and more memory for each of them, would serve nobody: what is heavy blocks, and has threads of
+// its own.
+#[tokio::main(worker_threads = 2)]
 async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
-    start_logging();
-    rustls::crypto::ring::default_provider()
-        .install_default()
-        .map_err(|_| anyhow::anyhow!("another TLS provider is installed"))?;
+    args.log_format.start("info");
+    let stop = larder_daemon::shutdown_signal()?;
+    let client = larder_daemon::client(args.kubeconfig.as_deref()).await?;
     let store = Store::open(&args.store)?;
-    let client = client(args.kubeconfig).await?;
+    let logins = Arc::new(LoginsFile::new(&args.logins));
     let registry = Registry::new(RegistryOptions {
         plain_http: args.insecure_registry,
         hosts_dir: Some(args.hosts_dir),
-        ..RegistryOptions::default()
+        credentials: logins.clone(),
+        stall_timeout: Duration::from_secs(args.stall_timeout),
     })?;
     let options = EngineOptions {
         backoff: BackoffOptions { max: Duration::from_secs(args.max_backoff), ..BackoffOptions::default() },
         check_interval: Duration::from_secs(args.check_interval),
         ..EngineOptions::default()
     };
+    let runtime =
+        ConnectOptions { choice: args.runtime, endpoint: args.runtime_endpoint, credentials: logins };
     tracing::info!(node = args.node_name, store = %args.store.display(), "starting");
 
     let (desired, desired_images) = watch::channel(None);
     let (reporter, reports) = watch::channel(Report::default());
     let (object, latest) = watch::channel(None);
-    let mut terminate = signal(SignalKind::terminate())?;
+    let (teller, notices) = mpsc::unbounded_channel();
+    let engine = Engine::new(store, registry, options).with_runtime(runtime).with_notices(teller);
+    let (events, publisher) = Events::new(client.clone(), &args.node_name, notices);
     tokio::select! {
         ended = cluster::follow(client.clone(), &args.node_name, desired, object) => ended?,
-        () = Engine::new(store, registry, options).run(desired_images, reporter) => {}
-        () = cluster::write_status(client, &args.node_name, reports, latest) => {}
-        _ = terminate.recv() => return stopped(),
-        _ = tokio::signal::ctrl_c() => return stopped(),
+        () = engine.run(desired_images, reporter) => {}
+        () = cluster::write_status(client, &args.node_name, reports, latest, events) => {}
+        () = publisher.run() => {}
+        () = stop.cancelled() => {
+            tracing::info!("stopping; what is under way goes on at the next start");
+            return Ok(());
+        }
     }
     anyhow::bail!("a task that runs for ever ended")
-}
-
-#[allow(clippy::unnecessary_wraps, reason = "what main returns")]
-fn stopped() -> anyhow::Result<()> {
-    tracing::info!("stopping; downloads resume at the next start");
-    Ok(())
-}
-
-async fn client(kubeconfig: Option<PathBuf>) -> anyhow::Result<Client> {
-    let config = match kubeconfig {
-        Some(path) => {
-            let file = Kubeconfig::read_from(&path).with_context(|| format!("reading {}", path.display()))?;
-            Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?
-        }
-        None => Config::infer().await.context("finding the cluster: pass --kubeconfig")?,
-    };
-    Ok(Client::try_from(config)?)
-}
-
-/// Human lines on a terminal, JSON elsewhere; `RUST_LOG` filters, `info` by default.
-fn start_logging() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    if std::io::IsTerminal::is_terminal(&std::io::stderr()) {
-        logs.init();
-    } else {
-        logs.json().init();
-    }
 }

@@ -3,6 +3,7 @@
 use larder_crds::FailureReason;
 use larder_pull::PullError;
 use larder_registry::RegistryError;
+use larder_runtime::{Category, RuntimeError};
 use larder_store::StoreError;
 
 /// The reason that a status shows.
@@ -14,6 +15,17 @@ pub fn of(error: &PullError) -> FailureReason {
         PullError::Store(StoreError::DigestMismatch { .. }) => FailureReason::DigestMismatch,
         PullError::Store(StoreError::SizeMismatch { .. }) => FailureReason::SizeMismatch,
         PullError::Store(_) | PullError::Interrupted => FailureReason::StoreError,
+    }
+}
+
+/// The reason that a status shows where the container runtime did not take an image.
+#[must_use]
+pub fn of_runtime(error: &RuntimeError) -> FailureReason {
+    match error.category() {
+        Category::Unreachable => FailureReason::RuntimeUnavailable,
+        Category::Refused => FailureReason::RuntimeError,
+        Category::DiskFull => FailureReason::DiskFull,
+        Category::Store | Category::Interrupted => FailureReason::StoreError,
     }
 }
 

@@ -10,10 +10,19 @@ use larder_plan::condition::{self, Verdict};
 
 use crate::engine::{ImageReport, Report, State};
 
-/// This program, as a status names it.
+/// The most images that the schema takes.
+const MAX_IMAGES: usize = 4096;
+/// The longest name of a runtime that the schema takes, in characters.
+const MAX_RUNTIME: usize = 128;
+
+/// This program, and the runtime that it gives images to, as a status names them.
 #[must_use]
-pub fn this_agent() -> AgentInfo {
-    AgentInfo { version: env!("CARGO_PKG_VERSION").to_owned(), platform: Platform::host().to_string() }
+pub fn this_agent(runtime: Option<&str>) -> AgentInfo {
+    AgentInfo {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        platform: Platform::host().to_string(),
+        runtime: runtime.map(|name| name.chars().take(MAX_RUNTIME).collect()),
+    }
 }
 
 /// The status that says what `report` says, at `now`; transition times are carried over from `previous`.
@@ -23,9 +32,11 @@ pub fn status(
     previous: Option<&NodeImageCacheStatus>,
     now: Timestamp,
 ) -> NodeImageCacheStatus {
-    let images: Vec<_> = report.images.iter().map(image_status).collect();
+    // Wanted images come first, and are not more.
+    let images: Vec<_> = report.images.iter().take(MAX_IMAGES).map(image_status).collect();
     let count = |state| images.iter().filter(|image| image.state == state).count();
-    let (ready, failed, wanted) = (count(ImageState::Ready), count(ImageState::Failed), images.len());
+    let (ready, failed) = (count(ImageState::Ready), count(ImageState::Failed));
+    let wanted = images.len() - count(ImageState::InUse);
     let bytes = ByteCount {
         total: images.iter().filter_map(|image| image.size).sum(),
         present: images.iter().filter_map(|image| image.bytes_present).sum(),
@@ -48,7 +59,7 @@ pub fn status(
     let before = previous.map(|status| status.conditions.as_slice()).unwrap_or_default();
     NodeImageCacheStatus {
         observed_generation: report.generation,
-        agent: Some(this_agent()),
+        agent: Some(this_agent(report.runtime.as_deref())),
         conditions: condition::next(before, vec![verdict], report.generation, now),
         images,
         bytes: Some(bytes),
@@ -78,8 +89,9 @@ fn image_status(image: &ImageReport) -> NodeImageStatus {
             status.size = (*total > 0).then(|| bytes(*total));
             status.bytes_present = (*total > 0).then(|| bytes(*present));
         }
-        State::Ready { digest, size } => {
-            status.state = ImageState::Ready;
+        State::Ready { digest, size } | State::Delivering { digest, size } => {
+            let is_ready = matches!(image.state, State::Ready { .. });
+            status.state = if is_ready { ImageState::Ready } else { ImageState::Delivering };
             status.digest = Some(digest.to_string());
             status.size = Some(bytes(*size));
             status.bytes_present = Some(bytes(*size));
@@ -89,6 +101,10 @@ fn image_status(image: &ImageReport) -> NodeImageStatus {
             status.reason = Some(*reason);
             status.message = Some(condition::shorten(message));
             status.retry_time = retry_time.map(|time| Time(condition::whole_seconds(time)));
+        }
+        State::InUse { message } => {
+            status.state = ImageState::InUse;
+            status.message = Some(condition::shorten(message));
         }
     }
     status
@@ -124,7 +140,7 @@ mod tests {
             image("b", State::Pulling { present: 10, total: 50 }),
             image("c", State::Pending),
         ];
-        let status = status(&Report { generation: Some(3), images }, None, now());
+        let status = status(&Report { generation: Some(3), images, runtime: None }, None, now());
         assert_eq!(status.bytes, Some(ByteCount { total: 80, present: 40 }));
         let summary = status.summary.unwrap();
         assert_eq!((summary.images.as_str(), summary.progress.as_str()), ("1/3", "50%"));
@@ -138,7 +154,8 @@ mod tests {
             message: "b is not in the registry".to_owned(),
             retry_time: Some(now()),
         };
-        let failing = status(&Report { generation: Some(1), images: vec![image("b", failure)] }, None, now());
+        let images = vec![image("b", failure)];
+        let failing = status(&Report { generation: Some(1), images, runtime: None }, None, now());
         assert!(failing.conditions[0].message.contains("b is not in the registry"));
         assert_eq!(failing.conditions[0].reason, "ImagesFailing");
         let empty = status(&Report::default(), None, now());
@@ -146,8 +163,21 @@ mod tests {
     }
 
     #[test]
+    fn what_is_in_use_is_listed_and_not_counted() {
+        let message = "used by container web of pod shop/web-7d4 (running)".to_owned();
+        let images = vec![image("a", ready(30)), image("b", State::InUse { message: message.clone() })];
+        let report = Report { generation: Some(1), images, runtime: Some("containerd v2.2.1".to_owned()) };
+        let status = status(&report, None, now());
+        assert_eq!(status.conditions[0].status, "True");
+        assert_eq!(status.summary.unwrap().images, "1/1");
+        assert_eq!(status.bytes, Some(ByteCount { total: 30, present: 30 }));
+        assert_eq!((status.images[1].state, &status.images[1].message), (ImageState::InUse, &Some(message)));
+        assert_eq!(status.agent.unwrap().runtime.as_deref(), Some("containerd v2.2.1"));
+    }
+
+    #[test]
     fn an_unchanged_report_gives_an_unchanged_status() {
-        let report = Report { generation: Some(1), images: vec![image("a", ready(30))] };
+        let report = Report { generation: Some(1), images: vec![image("a", ready(30))], runtime: None };
         let first = status(&report, None, now());
         let later = status(&report, Some(&first), Timestamp::from_second(2_000).unwrap());
         assert_eq!(first, later);

@@ -2,7 +2,11 @@
 
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{
+    Parser, Subcommand, ValueEnum,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
+use larder_runtime::Choice;
 
 use crate::verbs::{
     archives::ArchiveVerb, images::ImageVerb, registries::RegistryVerb, stores::StoreVerb,
@@ -22,7 +26,7 @@ pub struct Cli {
 }
 
 /// Flags of all commands.
-#[derive(Debug, Clone, Default, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Global options")]
 pub struct Globals {
     /// The folder of the layer store [default: /var/lib/larder as root, else ~/.local/share/larder]
@@ -41,6 +45,39 @@ pub struct Globals {
     /// A registry that speaks plain HTTP; those on loopback do without being named
     #[arg(long, value_name = "HOST:PORT", global = true)]
     pub insecure_registry: Vec<String>,
+    /// How long, in seconds, a registry may keep us waiting for bytes before the connection is given up and resumed
+    #[arg(
+        long,
+        env = "LARDER_STALL_TIMEOUT",
+        value_name = "SECONDS",
+        global = true,
+        default_value_t = larder_registry::STALL_TIMEOUT.as_secs(),
+        value_parser = clap::value_parser!(u64).range(1..=3600),
+        hide_env_values = true
+    )]
+    pub stall_timeout: u64,
+    /// The container runtime: auto, containerd, cri or none [default: auto for the store of a node, /var/lib/larder, and
+    /// for stores that were used with a runtime; none for others]
+    #[arg(
+        long,
+        env = "LARDER_RUNTIME",
+        value_name = "KIND",
+        global = true,
+        value_parser = PossibleValuesParser::new(["auto", "containerd", "cri", "none"])
+            .try_map(|text| text.parse::<Choice>()),
+        hide_possible_values = true,
+        hide_env_values = true
+    )]
+    pub runtime: Option<Choice>,
+    /// The container runtime's socket [default: where containerd, k3s, CRI-O and others have it]
+    #[arg(
+        long,
+        env = "LARDER_RUNTIME_ENDPOINT",
+        value_name = "SOCKET",
+        global = true,
+        hide_env_values = true
+    )]
+    pub runtime_endpoint: Option<PathBuf>,
     /// Say on stderr what is being done
     #[arg(long, short = 'D', global = true)]
     pub debug: bool,
@@ -52,7 +89,7 @@ pub enum Verb {
     /// Commands on images
     #[command(flatten)]
     Images(ImageVerb),
-    /// Commands that move images to and from registries.
+    /// Commands that move images to and from registries, and to the container runtime.
     #[command(flatten)]
     Transfers(TransferVerb),
     /// Commands that move images to and from files.
@@ -79,7 +116,7 @@ pub enum GroupedVerb {
     /// Commands on images.
     #[command(flatten)]
     Images(ImageVerb),
-    /// Commands that move images to and from registries.
+    /// Commands that move images to and from registries, and to the container runtime.
     #[command(flatten)]
     Transfers(TransferVerb),
     /// Commands that move images to and from files.

@@ -8,12 +8,17 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use larder_registry::{DockerConfig, Registry, RegistryOptions};
 use larder_store::Store;
 
-use crate::{Failure, InUse, NoRuntime, Status, args::Globals};
+use crate::{
+    Failure, InUse, Status,
+    args::Globals,
+    node::{NODE_STORE, Node},
+};
 
 /// The longest answer that is read, in bytes.
 const MAX_ANSWER: u64 = 256;
@@ -25,6 +30,8 @@ pub struct Context {
     pub globals: Globals,
     /// Who knows which images are in use.
     pub in_use: Arc<dyn InUse>,
+    /// The node's container runtime.
+    pub node: Node,
     interrupted: Arc<AtomicBool>,
     stdout: Arc<Mutex<Box<dyn Write + Send>>>,
     stderr: Arc<Mutex<Box<dyn Write + Send>>>,
@@ -46,9 +53,11 @@ impl Context {
         stdout: Box<dyn Write + Send>,
         stderr: Box<dyn Write + Send>,
     ) -> Self {
+        let node = Node::new(&globals);
         Self {
             globals,
-            in_use: Arc::new(NoRuntime),
+            in_use: Arc::new(node.clone()),
+            node,
             interrupted: Arc::default(),
             stdout: Arc::new(Mutex::new(stdout)),
             stderr: Arc::new(Mutex::new(stderr)),
@@ -68,7 +77,7 @@ impl Context {
             return Ok(folder.clone());
         }
         if rustix::process::geteuid().is_root() {
-            return Ok(PathBuf::from("/var/lib/larder"));
+            return Ok(PathBuf::from(NODE_STORE));
         }
         let set = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
         set("XDG_DATA_HOME")
@@ -79,9 +88,14 @@ impl Context {
             })
     }
 
-    /// The store; made if it is not there. Its calls block: make them within [`Context::blocking`].
+    /// The store, with a way to the layers that the container runtime has; made if it is not there. Its calls block: make
+    /// them within [`Context::blocking`].
     pub fn store(&self) -> Result<Store, Failure> {
-        Ok(Store::open(&self.store_dir()?)?)
+        let store = Store::open(&self.store_dir()?)?;
+        Ok(match self.node.annex(&store) {
+            Some(annex) => store.with_annex(annex),
+            None => store,
+        })
     }
 
     /// Runs work on the store where blocking is allowed.
@@ -104,6 +118,7 @@ impl Context {
         let mut options = RegistryOptions {
             plain_http: self.globals.insecure_registry.clone(),
             hosts_dir: Some(self.globals.hosts_dir.clone()),
+            stall_timeout: Duration::from_secs(self.globals.stall_timeout),
             ..RegistryOptions::default()
         };
         // Without a home there are no logins, and public images can be had all the same.

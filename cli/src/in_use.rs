@@ -2,32 +2,27 @@
 
 use std::fmt;
 
-use larder_oci::Digest;
+pub use larder_runtime::{Pod, User};
+use larder_store::{Store, StoredImage};
 
-/// A container that was made from an image.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct User {
-    /// The container's ID.
-    pub container: String,
-    /// Whether it runs. An image that a stopped container was made from may be removed by force.
-    pub running: bool,
-}
-
-/// Whoever knows which images containers were made from. Asked before anything is removed.
+/// Whoever knows which images containers were made from. Asked before anything is removed. Calls may block.
 pub trait InUse: Send + Sync + fmt::Debug {
-    /// The containers that were made from the image with this ID (its configuration's digest) or manifest.
+    /// The containers that were made from an image.
     ///
     /// # Errors
     /// Why it cannot be known, in a sentence; nothing is removed then.
-    fn users(&self, id: &Digest, manifest: &Digest) -> Result<Vec<User>, String>;
-}
+    fn users(&self, store: &Store, image: &StoredImage) -> Result<Vec<User>, String>;
 
-/// For a store without a container runtime beside it: nothing is in use.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct NoRuntime;
+    /// Takes an image's name from the container runtime, if that has it from us. Gives the containers for whose sake it was
+    /// left there.
+    ///
+    /// # Errors
+    /// Why it cannot be done, in a sentence; the store keeps the image then.
+    fn withdraw(&self, store: &Store, image: &StoredImage) -> Result<Vec<User>, String>;
 
-impl InUse for NoRuntime {
-    fn users(&self, _id: &Digest, _manifest: &Digest) -> Result<Vec<User>, String> {
-        Ok(Vec::new())
-    }
+    /// Lets the container runtime drop the layers that the store has left to it and does not need any more.
+    ///
+    /// # Errors
+    /// Why it cannot be done, in a sentence. It costs space, and nothing else.
+    fn settle(&self, store: &Store) -> Result<(), String>;
 }

@@ -7,7 +7,7 @@ use larder_store::{Claim, CollectOptions, Collected, Store};
 use serde::Serialize;
 
 use crate::{
-    Failure, InUse,
+    Failure, InUse, User,
     catalog::{Catalog, Record},
 };
 
@@ -20,26 +20,48 @@ pub enum Gone {
     Deleted(String),
 }
 
-/// Whether an image may lose all its names: what containers were made from it.
+/// Whether an image may lose all its names: not if containers were made from it.
 ///
-/// docker's words: a running container cannot be overruled, a stopped one can, by force.
-pub fn check_use(in_use: &dyn InUse, record: &Record, force: bool) -> Result<(), Failure> {
-    let id = record.id.short();
-    let users = in_use.users(&record.id, &record.stored.manifest_digest).map_err(|why| {
-        Failure::response(format_args!("unable to delete {id}: it is not known whether it is in use: {why}"))
+/// docker's words, and after them the container as kubectl knows it. docker lets an image of a stopped container go by
+/// force; but kubelet starts a stopped container's successor from the same image, which it may not be able to pull.
+pub fn check_use(in_use: &dyn InUse, store: &Store, record: &Record) -> Result<(), Failure> {
+    let users = in_use.users(store, &record.stored).map_err(|why| unknown_use(record, &why))?;
+    refuse(record, &users)
+}
+
+/// Takes an image's name from the container runtime. An image that containers were made from stays there, and must stay in
+/// the store then.
+pub fn withdraw(in_use: &dyn InUse, store: &Store, record: &Record) -> Result<(), Failure> {
+    let users = in_use.withdraw(store, &record.stored).map_err(|why| {
+        let name = record.name().familiar();
+        Failure::response(format_args!("unable to take {name} from the container runtime: {why}"))
     })?;
-    if let Some(user) = users.iter().find(|user| user.running) {
-        return Err(conflict(format_args!(
-            "unable to delete {id} (cannot be forced) - image is being used by running container {}",
-            user.container
-        )));
-    }
-    match users.first() {
-        Some(user) if !force => Err(conflict(format_args!(
-            "unable to delete {id} (must be forced) - image is being used by stopped container {}",
-            user.container
-        ))),
-        _ => Ok(()),
+    refuse(record, &users)
+}
+
+fn unknown_use(record: &Record, why: &str) -> Failure {
+    let id = record.id.short();
+    Failure::response(format_args!("unable to delete {id}: it is not known whether it is in use: {why}"))
+}
+
+/// A running container is named rather than a stopped one.
+fn refuse(record: &Record, users: &[User]) -> Result<(), Failure> {
+    let Some(user) = users.iter().find(|user| user.running).or_else(|| users.first()) else { return Ok(()) };
+    Err(conflict(format_args!(
+        "unable to delete {} (cannot be forced) - image is being used by {} container {}",
+        record.id.short(),
+        if user.running { "running" } else { "stopped" },
+        describe(user)
+    )))
+}
+
+/// `4c01db0b339c (web in pod shop/web-7d4)`, or the ID alone.
+fn describe(user: &User) -> String {
+    let is_long = user.id.len() == 64 && user.id.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let id = if is_long { &user.id[..12] } else { &user.id };
+    match &user.pod {
+        Some(pod) => format!("{id} ({} in pod {}/{})", user.container, pod.namespace, pod.name),
+        None => id.to_owned(),
     }
 }
 
@@ -129,7 +151,11 @@ pub fn take_names<'a>(store: &Store, going: &[&'a Record], force: bool) -> Resul
     Ok(going.iter().filter(|record| removed.contains(&record.stored.key)).copied().collect())
 }
 
-/// Deletes what nothing needs any more.
-pub fn collect(store: &Store, options: &CollectOptions) -> Result<Collected, Failure> {
-    Ok(store.collect(options)?)
+/// Deletes what nothing needs any more, and lets the container runtime do the same.
+pub fn collect(in_use: &dyn InUse, store: &Store, options: &CollectOptions) -> Result<Collected, Failure> {
+    let mut collected = store.collect(options)?;
+    if let Err(why) = in_use.settle(store) {
+        collected.warnings.push(format!("the container runtime keeps layers that nothing needs: {why}"));
+    }
+    Ok(collected)
 }

@@ -46,6 +46,12 @@ pub enum ConditionReason {
     NoAgents,
     /// Nodes are still fetching images.
     ImagesProgressing,
+    /// Nodes wait for their turn.
+    RollingOut,
+    /// Nodes wait, since `spec.paused` is true.
+    Paused,
+    /// None of the selected nodes is in service.
+    NodesUnavailable,
     /// Images failed and are tried again.
     ImagesFailing,
     /// Images failed in a way that only a change by a person mends.
@@ -66,6 +72,9 @@ impl ConditionReason {
             Self::NoMatchingNodes => "NoMatchingNodes",
             Self::NoAgents => "NoAgents",
             Self::ImagesProgressing => "ImagesProgressing",
+            Self::RollingOut => "RollingOut",
+            Self::Paused => "Paused",
+            Self::NodesUnavailable => "NodesUnavailable",
             Self::ImagesFailing => "ImagesFailing",
             Self::ImagesUnavailable => "ImagesUnavailable",
             Self::InvalidSpec => "InvalidSpec",
@@ -101,6 +110,13 @@ pub enum FailureReason {
     DiskFull,
     /// The node's layer store could not be read or written.
     StoreError,
+    /// The node's container runtime does not answer.
+    RuntimeUnavailable,
+    /// The node's container runtime would not take the image.
+    RuntimeError,
+    /// A reason that the operator does not know: the agent is newer. The node's `NodeImageCache` has it.
+    #[serde(other)]
+    Unknown,
 }
 
 impl FailureReason {
@@ -120,6 +136,9 @@ impl FailureReason {
             Self::InvalidManifest => "InvalidManifest",
             Self::DiskFull => "DiskFull",
             Self::StoreError => "StoreError",
+            Self::RuntimeUnavailable => "RuntimeUnavailable",
+            Self::RuntimeError => "RuntimeError",
+            Self::Unknown => "Unknown",
         }
     }
 
@@ -139,7 +158,27 @@ impl FailureReason {
             | Self::TooManyRequests
             | Self::DigestMismatch
             | Self::DiskFull
-            | Self::StoreError => false,
+            | Self::StoreError
+            | Self::RuntimeUnavailable
+            | Self::RuntimeError
+            | Self::Unknown => false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ImageState;
+
+    /// An agent may be newer than the operator that reads its status: what it adds must not make the whole unreadable.
+    #[test]
+    fn words_of_a_newer_version_are_read() {
+        let reason: FailureReason = serde_json::from_str("\"MoonInTheWay\"").unwrap();
+        assert_eq!(reason, FailureReason::Unknown);
+        let state: ImageState = serde_json::from_str("\"Thawing\"").unwrap();
+        assert_eq!(state, ImageState::Unknown);
+        let known: ImageState = serde_json::from_str("\"InUse\"").unwrap();
+        assert_eq!(known, ImageState::InUse);
     }
 }

@@ -1,5 +1,7 @@
 //! The CustomResourceDefinitions as they are installed: what the derive macros give, and what they can't say.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSON, JSONSchemaProps, JSONSchemaPropsOrArray,
 };
@@ -13,32 +15,56 @@ use crate::{ConditionReason, ConditionType, ImageCache, NodeImageCache};
 pub fn definitions() -> [CustomResourceDefinition; 2] {
     let mut image_cache = ImageCache::crd();
     let mut node_image_cache = NodeImageCache::crd();
-    for definition in [&mut image_cache, &mut node_image_cache] {
+    for (definition, awaited) in
+        [(&mut image_cache, "the operator"), (&mut node_image_cache, "the node's agent")]
+    {
         if let Some(status) = status_schema(definition) {
             complete_conditions(status);
+            status.default = Some(JSON(unknown_status(awaited)));
         }
-    }
-    if let Some(status) = status_schema(&mut image_cache) {
-        status.default = Some(JSON(unknown_status()));
+        if let Some(spec) = schema(definition, "spec") {
+            leave_lists_as_written(spec, false);
+        }
     }
     [image_cache, node_image_cache]
 }
 
 /// kstatus takes an object without conditions for a finished one. With this default a fresh object never looks
-/// finished, even while no operator runs (the Gateway API does the same).
-fn unknown_status() -> serde_json::Value {
+/// finished, even while nobody is there to look at it (the Gateway API does the same).
+fn unknown_status(awaited: &str) -> serde_json::Value {
     json!({"conditions": [{
         "type": ConditionType::Ready.as_str(),
         "status": "Unknown",
         "reason": ConditionReason::Pending.as_str(),
-        "message": "Waiting for the operator",
+        "message": format!("Waiting for {awaited}"),
         "lastTransitionTime": "1970-01-01T00:00:00Z",
     }]})
 }
 
+/// Takes the defaults out of what is in lists; programs know them all the same.
+///
+/// kubectl and Argo CD compare lists of custom resources as wholes: with a default in an entry, the list there is would
+/// for ever differ from the one that was applied. `kubectl apply` would write it each time, Argo CD never be in sync.
+fn leave_lists_as_written(schema: &mut JSONSchemaProps, is_in_list: bool) {
+    if is_in_list {
+        schema.default = None;
+    }
+    for field in schema.properties.iter_mut().flat_map(BTreeMap::values_mut) {
+        leave_lists_as_written(field, is_in_list);
+    }
+    if let Some(JSONSchemaPropsOrArray::Schema(item)) = &mut schema.items {
+        leave_lists_as_written(item, true);
+    }
+}
+
 fn status_schema(definition: &mut CustomResourceDefinition) -> Option<&mut JSONSchemaProps> {
+    schema(definition, "status")
+}
+
+/// The schema of `spec` or `status`.
+fn schema<'a>(definition: &'a mut CustomResourceDefinition, part: &str) -> Option<&'a mut JSONSchemaProps> {
     let schema = definition.spec.versions.first_mut()?.schema.as_mut()?.open_api_v3_schema.as_mut()?;
-    schema.properties.as_mut()?.get_mut("status")
+    schema.properties.as_mut()?.get_mut(part)
 }
 
 /// Gives conditions the schema of `metav1.Condition` in Kubernetes' own Go types: bounds, the closed list of
@@ -92,9 +118,25 @@ mod tests {
 
     #[test]
     fn a_fresh_object_does_not_look_finished() {
-        let [mut image_cache, _] = definitions();
-        let default = status_schema(&mut image_cache).unwrap().default.clone().unwrap().0;
-        assert_eq!(default["conditions"][0]["status"], "Unknown");
+        for mut definition in definitions() {
+            let default = status_schema(&mut definition).unwrap().default.clone().unwrap().0;
+            assert_eq!(default["conditions"][0]["status"], "Unknown");
+        }
+    }
+
+    #[test]
+    fn entries_of_lists_have_no_defaults() {
+        let [mut image_cache, mut node_image_cache] = definitions();
+        for (definition, field) in [(&mut image_cache, "pullPolicy"), (&mut node_image_cache, "pullPolicy")] {
+            let spec = schema(definition, "spec").unwrap();
+            let images = spec.properties.as_ref().unwrap()["images"].items.clone();
+            let Some(JSONSchemaPropsOrArray::Schema(image)) = images else { panic!("images is a list") };
+            let properties = image.properties.unwrap();
+            assert!(properties.contains_key(field));
+            assert!(properties.values().all(|field| field.default.is_none()), "{properties:?}");
+        }
+        let spec = schema(&mut image_cache, "spec").unwrap();
+        assert!(spec.properties.as_ref().unwrap()["deletionPolicy"].default.is_some(), "not in a list");
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! `ImageCache`: what people write.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector, Time};
+use k8s_openapi::apimachinery::pkg::{
+    apis::meta::v1::{Condition, LabelSelector, Time},
+    util::intstr::IntOrString,
+};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -38,13 +41,19 @@ use crate::FailureReason;
         json_path = ".status.summary.progress",
         description = "Bytes on the nodes, of those wanted"
     ),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(
         name = "Reason",
         type_ = "string",
-        priority = 1,
         json_path = ".status.conditions[?(@.type==\"Ready\")].reason",
         description = "Why it is, or is not, ready"
+    ),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(
+        name = "Waiting",
+        type_ = "integer",
+        priority = 1,
+        json_path = ".status.nodes.waiting",
+        description = "Nodes whose turn has not come, or that a pause holds back"
     ),
     printcolumn(
         name = "Message",
@@ -71,7 +80,33 @@ pub struct ImageCacheSpec {
     /// `images` goes in either case.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
+
+    /// How changes reach the nodes. Absent: all nodes at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<Rollout>,
+
+    /// Whether changes wait. While it is true, every node keeps what this object has given it: nothing new is fetched,
+    /// nothing is removed, and what was begun before goes on. Deleting the object takes effect all the same.
+    #[serde(default)]
+    pub paused: bool,
 }
+
+/// How changes reach the nodes.
+#[derive(KubeSchema, Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Rollout {
+    /// How many nodes may be fetching what this object asks for at a time: a number of at least 1, or a percentage of
+    /// the selected nodes, such as `20%`, rounded up. Absent: all of them. A node counts from the moment it is told until
+    /// it holds all images or one has failed. Images that are only taken off the list go everywhere at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new(CONCURRENCY_RULE).message(
+        "maxConcurrentNodes must be a number of at least 1, or a percentage from 1% to 100%, such as 20%; to hold a roll-out back, set spec.paused to true"
+    ))]
+    pub max_concurrent_nodes: Option<IntOrString>,
+}
+
+const CONCURRENCY_RULE: &str =
+    "type(self) == int ? int(self) >= 1 : string(self).matches('^([1-9][0-9]?|100)%$')";
 
 /// One image to hold.
 #[derive(KubeSchema, Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -83,8 +118,8 @@ pub struct CachedImage {
     #[x_kube(validation = Rule::new(IMAGE_RULE).message(Message::Expression(IMAGE_MESSAGE.to_owned())))]
     pub image: String,
 
-    /// Whether a tag is looked up again although the node has the image. IfNotPresent: never. Always: each time the
-    /// node's agent starts.
+    /// Whether a tag is looked up again although the node has the image. IfNotPresent, the default: never. Always: each
+    /// time the node's agent starts.
     #[serde(default)]
     pub pull_policy: PullPolicy,
 
@@ -168,7 +203,7 @@ pub struct ImageCacheStatus {
     pub summary: Option<StatusSummary>,
 }
 
-/// How the selected nodes stand. `ready`, `progressing` and `failed` add up to `selected`.
+/// How the selected nodes stand. The other fields add up to `selected`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct NodeCounts {
     /// Nodes that the selector matches.
@@ -179,6 +214,12 @@ pub struct NodeCounts {
     pub progressing: i32,
     /// Nodes on which at least one image failed.
     pub failed: i32,
+    /// Nodes that have not been told yet, since their turn has not come or the object is paused. They keep what they had.
+    #[serde(default)]
+    pub waiting: i32,
+    /// Nodes that lack images and that nobody waits for: they are cordoned, or kubelet does not say that they are ready.
+    #[serde(default)]
+    pub unavailable: i32,
 }
 
 /// How one image stands, over all selected nodes.

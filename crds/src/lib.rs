@@ -16,11 +16,11 @@ pub use condition::{ConditionReason, ConditionType, FailureReason};
 pub use definition::definitions;
 pub use image_cache::{
     ByteCount, CachedImage, DeletionPolicy, ImageCache, ImageCacheSpec, ImageCacheStatus, ImageFailure,
-    ImageSummary, NodeCounts, PullPolicy, StatusSummary,
+    ImageSummary, NodeCounts, PullPolicy, Rollout, StatusSummary,
 };
 pub use node_image_cache::{
-    AgentInfo, ImageState, NodeImage, NodeImageCache, NodeImageCacheSpec, NodeImageCacheStatus,
-    NodeImageStatus, NodeStatusSummary, ReleasedImage, WantedBy,
+    AgentInfo, DeferredImage, ImageState, NodeImage, NodeImageCache, NodeImageCacheSpec,
+    NodeImageCacheStatus, NodeImageStatus, NodeStatusSummary, ReleasedImage, WantedBy,
 };
 
 /// The API group.

@@ -47,6 +47,13 @@ use crate::{ByteCount, DeletionPolicy, FailureReason, PullPolicy};
         description = "The version of the node's agent"
     ),
     printcolumn(
+        name = "Runtime",
+        type_ = "string",
+        priority = 1,
+        json_path = ".status.agent.runtime",
+        description = "The container runtime that the node's images are given to"
+    ),
+    printcolumn(
         name = "Message",
         type_ = "string",
         priority = 1,
@@ -65,6 +72,12 @@ pub struct NodeImageCacheSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 4096))]
     pub released: Vec<ReleasedImage>,
+
+    /// Images that an ImageCache wants here and whose turn has not come: they are not fetched, and not removed where
+    /// they are.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 4096))]
+    pub deferred: Vec<DeferredImage>,
 }
 
 /// One image that a node is to hold.
@@ -109,6 +122,17 @@ pub struct ReleasedImage {
     pub platform: Option<String>,
 }
 
+/// An image whose turn has not come.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DeferredImage {
+    /// The image's canonical name.
+    pub image: String,
+    /// The platform. Absent: the node's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platform: Option<String>,
+}
+
 /// What one node holds, as its agent last saw it.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -125,7 +149,8 @@ pub struct NodeImageCacheStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
 
-    /// How each image stands, in the specification's order.
+    /// How each image stands, in the specification's order; then those that nobody wants any more and that stay while
+    /// containers use them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 4096))]
     pub images: Vec<NodeImageStatus>,
@@ -146,6 +171,11 @@ pub struct AgentInfo {
     pub version: String,
     /// The node's platform: what an image without a `platform` is fetched for.
     pub platform: String,
+    /// The container runtime that images are given to, such as `containerd v2.2.1`. Absent: there is none, or it has not
+    /// been reached yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128))]
+    pub runtime: Option<String>,
 }
 
 /// How one image stands on one node.
@@ -171,7 +201,7 @@ pub struct NodeImageStatus {
     /// Why it failed, in a word.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<FailureReason>,
-    /// Why it failed, in a sentence that says what to do.
+    /// Why it failed, in a sentence that says what to do; or what uses it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 512))]
     pub message: Option<String>,
@@ -187,10 +217,20 @@ pub enum ImageState {
     Pending,
     /// It is being fetched.
     Pulling,
-    /// It is there, every byte verified.
+    /// All its bytes are on the node; the container runtime is being given it.
+    Delivering,
+    /// The container runtime has it, unpacked and pinned. On a node without one: the layer store has it, every byte
+    /// verified.
     Ready,
     /// It could not be had; the agent tries again at `retryTime`.
     Failed,
+    /// Nobody wants it any more; it stays while containers use it, which `message` names.
+    InUse,
+    /// A state that this version does not know: the agent is newer than its reader. It counts as work in progress. Agents
+    /// never write it.
+    #[serde(other)]
+    #[schemars(skip)]
+    Unknown,
 }
 
 /// The status in words.

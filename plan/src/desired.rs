@@ -2,11 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use larder_crds::{DeletionPolicy, NodeImage, NodeImageCacheSpec, PullPolicy, ReleasedImage, WantedBy};
+use larder_crds::{
+    DeferredImage, DeletionPolicy, ImageState, NodeImage, NodeImageCacheSpec, PullPolicy, ReleasedImage, WantedBy,
+};
 
 use crate::{
-    index::{Cache, Labels, NodeCache, State},
-    validate::Target,
+    index::{Cache, Node, NodeCache, State},
+    rollout::{Course, Pace, Standing, Turns, claims},
+    validate::{Target, ValidCache},
 };
 
 /// All `ImageCache`s: those that exist, and what is remembered of those that are gone while a node still names them.
@@ -45,25 +48,47 @@ impl Caches {
     }
 }
 
-/// What a node with these labels is to hold. `current` is its `NodeImageCache`, if it has one.
+/// A node to plan for.
+pub(crate) struct Place<'a> {
+    pub name: &'a str,
+    pub node: &'a Node,
+    /// Its `NodeImageCache`, if it has one.
+    pub current: Option<&'a NodeCache>,
+}
+
+/// What a node is to hold.
+pub(crate) struct Plan {
+    pub spec: NodeImageCacheSpec,
+    /// The UIDs of the caches whose roll-outs reach the node with this.
+    pub starts: Vec<String>,
+}
+
+/// What a node is to hold, where `turns` says whose turn it is.
 ///
 /// The plan is a fixed point: applied, and planned again, it is the same.
-pub(crate) fn spec(caches: &Caches, labels: &Labels, current: Option<&NodeCache>) -> NodeImageCacheSpec {
-    let previous = current.and_then(|current| current.spec.as_deref());
+pub(crate) fn plan(caches: &Caches, turns: &Turns, place: &Place<'_>) -> Plan {
+    let previous = place.current.and_then(|current| current.spec.as_deref());
     let mut wanted: BTreeMap<Target, NodeImage> = BTreeMap::new();
+    let mut deferred: BTreeSet<Target> = BTreeSet::new();
+    let mut starts = Vec::new();
     for (name, cache) in &caches.present {
         let Some(valid) = cache.active() else { continue };
-        if !valid.matches(labels) {
+        let matches = valid.matches(&place.node.labels);
+        // A cache that is paused keeps what it gave, also to nodes that it no longer selects.
+        if !matches && valid.pace() != Pace::Paused {
             continue;
         }
-        for image in valid.images() {
-            let entry = entry(&mut wanted, image.target.clone());
-            entry.pull_policy = entry.pull_policy.max(image.pull_policy);
-            entry.wanted_by.push(WantedBy {
-                name: name.clone(),
-                uid: cache.uid.clone(),
-                deletion_policy: valid.deletion_policy(),
-            });
+        let standing = || Standing::new(name, cache, valid, place.node, place.current);
+        match Course::of(valid.pace(), standing, turns.has(&cache.uid, place.name)) {
+            Course::Give { starts: is_start } => {
+                give(name, cache, valid, &mut wanted);
+                starts.extend(is_start.then(|| cache.uid.clone()));
+            }
+            course => {
+                keep(name, cache, valid, place.current, course, &mut wanted);
+                let targets = valid.images().iter().map(|image| image.target.clone());
+                deferred.extend(targets.filter(|_| matches));
+            }
         }
     }
     for image in previous.iter().flat_map(|spec| &spec.images) {
@@ -74,13 +99,58 @@ pub(crate) fn spec(caches: &Caches, labels: &Labels, current: Option<&NodeCache>
         }
     }
     remember_promises(caches, previous, &mut wanted);
-    let released = released(caches, current, &wanted);
+    deferred.retain(|target| !wanted.contains_key(target));
+    let mut released = released(caches, place.current, &wanted);
+    released.retain(|image| !deferred.contains(&Target::from(image)));
     let mut images: Vec<NodeImage> = wanted.into_values().collect();
     for image in &mut images {
         image.wanted_by.sort();
         image.wanted_by.dedup();
     }
-    NodeImageCacheSpec { images, released }
+    let deferred = deferred.into_iter().map(DeferredImage::from).collect();
+    Plan { spec: NodeImageCacheSpec { images, released, deferred }, starts }
+}
+
+/// What a cache asks for.
+fn give(name: &str, cache: &Cache, valid: &ValidCache, wanted: &mut BTreeMap<Target, NodeImage>) {
+    for image in valid.images() {
+        let entry = entry(wanted, image.target.clone());
+        entry.pull_policy = entry.pull_policy.max(image.pull_policy);
+        entry.wanted_by.push(WantedBy {
+            name: name.to_owned(),
+            uid: cache.uid.clone(),
+            deletion_policy: valid.deletion_policy(),
+        });
+    }
+}
+
+/// What a cache gave a node whose turn for its present content has not come.
+fn keep(
+    name: &str,
+    cache: &Cache,
+    valid: &ValidCache,
+    current: Option<&NodeCache>,
+    course: Course,
+    wanted: &mut BTreeMap<Target, NodeImage>,
+) {
+    let Some(current) = current else { return };
+    let images = current.spec.iter().flat_map(|spec| &spec.images);
+    for image in images.filter(|image| claims(image, name, &cache.uid)) {
+        let target = Target::from(image);
+        let is_there = || current.standing(&target).is_some_and(|image| image.state == ImageState::Ready);
+        if course == Course::Withdraw && !is_there() {
+            continue;
+        }
+        // What does not make a node fetch takes effect at once. An image that has been taken out of the list goes when
+        // the cache goes, as it does everywhere else.
+        let wish = valid.wish(&target);
+        let (pull_policy, deletion_policy) = wish.map_or((image.pull_policy, DeletionPolicy::Delete), |wish| {
+            (wish.pull_policy, valid.deletion_policy())
+        });
+        let entry = entry(wanted, target);
+        entry.pull_policy = entry.pull_policy.max(pull_policy);
+        entry.wanted_by.push(WantedBy { name: name.to_owned(), uid: cache.uid.clone(), deletion_policy });
+    }
 }
 
 fn entry(wanted: &mut BTreeMap<Target, NodeImage>, target: Target) -> &mut NodeImage {

@@ -10,12 +10,13 @@ use std::{
 };
 
 use jiff::Timestamp;
-use larder_crds::{ImageCacheStatus, NodeImageCacheSpec, NodeImageStatus};
+use larder_crds::{ImageCacheStatus, ImageState, NodeImageCacheSpec, NodeImageStatus};
 
 use crate::{
-    desired::{self, Caches},
+    desired::{self, Caches, Place},
     object::{CacheObject, NodeCacheObject, NodeObject, is_older},
     pool::Pool,
+    rollout::{self, Pace, Turns},
     status,
     transition::{Transition, transitions},
     validate::{Target, ValidCache, describe},
@@ -23,13 +24,15 @@ use crate::{
 
 pub(crate) type Labels = BTreeMap<String, String>;
 
-/// What may have to change: one object, written by one reconcile.
+/// What may have to change: one object, written by one reconcile, or who is next to get it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Key {
     /// The `NodeImageCache` of the node of this name.
     Node(String),
     /// The status of the `ImageCache` of this name.
     Cache(String),
+    /// Whose turn it is in the roll-out of the `ImageCache` of this name.
+    Rollout(String),
 }
 
 /// The keys that a change made dirty.
@@ -110,6 +113,11 @@ impl Cache {
         }
     }
 
+    /// Whether its changes reach some nodes at a time.
+    fn is_limited(&self) -> bool {
+        self.active().is_some_and(|valid| matches!(valid.pace(), Pace::Limited(_)))
+    }
+
     /// Whether a node counts among those that it selects: with a selector by the labels, without by its agent.
     pub fn selects(&self, labels: &Labels, node_cache: Option<&NodeCache>) -> bool {
         self.active().is_some_and(|valid| {
@@ -119,9 +127,10 @@ impl Cache {
 }
 
 #[derive(Debug)]
-struct Node {
+pub(crate) struct Node {
     uid: String,
-    labels: Labels,
+    pub labels: Labels,
+    pub is_available: bool,
 }
 
 #[derive(Debug)]
@@ -137,6 +146,7 @@ pub(crate) struct NodeCache {
     pub has_agent: bool,
     /// In order of image and platform, whatever order the agent gave.
     images: Vec<Arc<NodeImageStatus>>,
+    has_all: bool,
 }
 
 /// What `NodeImageCache`s have in common.
@@ -151,7 +161,7 @@ impl NodeCache {
         let mut images: Vec<_> =
             object.status.images.into_iter().map(|image| shared.images.share(image)).collect();
         images.sort_by(|a, b| (&a.image, &a.platform).cmp(&(&b.image, &b.platform)));
-        Self {
+        let mut new = Self {
             uid: object.uid,
             resource_version: object.resource_version,
             generation: object.generation,
@@ -161,7 +171,21 @@ impl NodeCache {
             spec: object.spec.ok().map(|spec| shared.specs.share(spec)),
             has_agent: object.status.agent.is_some(),
             images,
-        }
+            has_all: false,
+        };
+        let is_there = |image| new.standing(&image).is_some_and(|image| image.state == ImageState::Ready);
+        new.has_all = new.spec.iter().flat_map(|spec| &spec.images).map(Target::from).all(is_there);
+        new
+    }
+
+    /// Whether every image that it asks for is there.
+    pub fn has_all(&self) -> bool {
+        self.has_all
+    }
+
+    /// Whether its specification can be replaced: without the claims in it there is no telling what has to stay.
+    pub fn is_plannable(&self) -> bool {
+        !self.deleting && self.spec.is_some()
     }
 
     /// Whether the agent has taken up the specification as it stands.
@@ -210,10 +234,11 @@ impl NodeCache {
 /// All objects, as last seen.
 #[derive(Debug, Default)]
 pub struct Index {
-    caches: Caches,
-    nodes: BTreeMap<String, Node>,
+    pub(crate) caches: Caches,
+    pub(crate) nodes: BTreeMap<String, Node>,
     node_caches: HashMap<String, NodeCache>,
     shared: Shared,
+    pub(crate) turns: Turns,
 }
 
 impl Index {
@@ -255,6 +280,9 @@ impl Index {
         }
         if old.is_none_or(|old| old.deleting != new.deleting || old.state != new.state) {
             dirty.extend(self.nodes_of(&name, old.into_iter().chain([&new])));
+            // Turns were given under other conditions.
+            self.turns.clear(&new.uid);
+            dirty.extend(new.is_limited().then(|| Key::Rollout(name.clone())));
         }
         let is_status_dirty =
             old.is_none_or(|old| old.generation != new.generation || old.status != new.status);
@@ -269,6 +297,7 @@ impl Index {
     pub fn delete_cache(&mut self, name: &str) -> Dirty {
         let Some(old) = self.caches.present.remove(name) else { return Dirty::new() };
         let dirty = self.nodes_of(name, [&old]);
+        self.turns.clear(&old.uid);
         let claimed = self.claimed_uids();
         self.caches.departed.retain(|uid, _| claimed.contains(uid));
         self.caches.departed.insert(old.uid.clone(), old);
@@ -291,20 +320,24 @@ impl Index {
 
     /// A Node was created or changed.
     pub fn apply_node(&mut self, object: NodeObject) -> Dirty {
-        let NodeObject { name, uid, labels } = object;
+        let NodeObject { name, uid, labels, is_available } = object;
         let mut dirty = Dirty::new();
         if self.nodes.get(&name).is_some_and(|old| old.uid != uid) {
             dirty = self.delete_node(&name);
         }
-        let new = Node { uid, labels };
+        let new = Node { uid, labels, is_available };
         let node_cache = self.node_cache_of(&name, &new);
         let old = self.nodes.get(&name);
         let mut is_node_dirty = old.is_none();
+        let was_available = old.is_none_or(|old| old.is_available);
+        let before = old.map(|old| self.standings(old, node_cache)).unwrap_or_default();
+        dirty.extend(rollout::changed(&name, &before, &self.standings(&new, node_cache)));
         for (cache_name, cache) in &self.caches.present {
             let matches = |node: &Node| cache.active().is_some_and(|valid| valid.matches(&node.labels));
             is_node_dirty |= old.is_some_and(|old| matches(old) != matches(&new));
             let was_selected = old.is_some_and(|old| cache.selects(&old.labels, node_cache));
-            if was_selected != cache.selects(&new.labels, node_cache) {
+            let is_selected = cache.selects(&new.labels, node_cache);
+            if was_selected != is_selected || (is_selected && was_available != is_available) {
                 dirty.insert(Key::Cache(cache_name.clone()));
             }
         }
@@ -322,6 +355,7 @@ impl Index {
         let selecting =
             self.caches.present.iter().filter(|(_, cache)| cache.selects(&old.labels, node_cache));
         let mut dirty: Dirty = selecting.map(|(cache, _)| Key::Cache(cache.clone())).collect();
+        dirty.extend(rollout::changed(name, &self.standings(&old, node_cache), &[]));
         dirty.insert(Key::Node(name.to_owned()));
         dirty
     }
@@ -379,48 +413,58 @@ impl Index {
     #[must_use]
     pub fn everything(&self) -> Dirty {
         let nodes = self.nodes.keys().chain(self.node_caches.keys()).cloned().map(Key::Node);
-        nodes.chain(self.caches.present.keys().cloned().map(Key::Cache)).collect()
+        let caches = self.caches.present.keys().cloned().map(Key::Cache);
+        nodes.chain(caches).chain(self.rollouts()).collect()
     }
 
-    /// What to do about a node's `NodeImageCache`; nothing where it is as it should be.
+    /// What to do about a node's `NodeImageCache`; nothing where it is as it should be. Who is to do it uses
+    /// [`Index::take_on`].
     #[must_use]
     pub fn plan_node(&self, name: &str) -> Option<NodeAction> {
+        self.plan_starts(name).map(|(action, _)| action)
+    }
+
+    /// The same, and the UIDs of the caches whose roll-outs reach the node with it.
+    pub(crate) fn plan_starts(&self, name: &str) -> Option<(NodeAction, Vec<String>)> {
         let current = self.node_caches.get(name);
         if current.is_some_and(|current| current.deleting) {
             return None;
         }
-        let delete = |current: &NodeCache| NodeAction::Delete {
-            uid: current.uid.clone(),
-            resource_version: current.resource_version.clone(),
+        let delete = |current: &NodeCache| {
+            let action = NodeAction::Delete {
+                uid: current.uid.clone(),
+                resource_version: current.resource_version.clone(),
+            };
+            (action, Vec::new())
         };
         let Some(node) = self.nodes.get(name) else { return current.map(delete) };
         match current {
             // The node that it speaks of is gone, although one of the same name has come.
             Some(current) if !current.is_of(node) => return Some(delete(current)),
-            // Without the claims in it there is no telling what has to stay.
-            Some(current) if current.spec.is_none() => return None,
+            Some(current) if !current.is_plannable() => return None,
             _ => {}
         }
-        let spec = desired::spec(&self.caches, &node.labels, current);
+        let plan = desired::plan(&self.caches, &self.turns, &Place { name, node, current });
         let is_settled = current.is_some_and(|current| {
-            current.spec.as_deref() == Some(&spec) && current.node_uids.contains(&node.uid)
+            current.spec.as_deref() == Some(&plan.spec) && current.node_uids.contains(&node.uid)
         });
-        (!is_settled).then(|| NodeAction::Apply {
+        let action = NodeAction::Apply {
             node_uid: node.uid.clone(),
             uid: current.map(|current| current.uid.clone()),
-            spec,
-        })
+            spec: plan.spec,
+        };
+        (!is_settled).then_some((action, plan.starts))
     }
 
     /// The status that an `ImageCache` is to have at `now`; nothing where it has it already.
     #[must_use]
     pub fn plan_status(&self, name: &str, now: Timestamp) -> Option<StatusAction> {
         let cache = self.caches.present.get(name).filter(|cache| !cache.deleting)?;
-        let nodes = self.nodes.iter().filter_map(|(name, node)| {
-            let node_cache = self.node_cache_of(name, node);
-            cache.selects(&node.labels, node_cache).then_some((name.as_str(), node_cache))
+        let nodes = self.nodes.iter().filter_map(|(node_name, node)| {
+            let node_cache = self.node_cache_of(node_name, node);
+            cache.selects(&node.labels, node_cache).then_some((node_name.as_str(), node, node_cache))
         });
-        let status = status::fold(cache, nodes, now);
+        let status = status::fold(name, cache, nodes, now);
         (status != cache.status).then(|| StatusAction {
             uid: cache.uid.clone(),
             transitions: transitions(&cache.status.conditions, &status.conditions),
@@ -438,7 +482,7 @@ impl Index {
         self.nodes.iter().map(|(name, node)| self.node_cache_of(name, node))
     }
 
-    fn node_cache_of(&self, name: &str, node: &Node) -> Option<&NodeCache> {
+    pub(crate) fn node_cache_of(&self, name: &str, node: &Node) -> Option<&NodeCache> {
         self.node_caches.get(name).filter(|node_cache| node_cache.is_of(node))
     }
 
@@ -467,7 +511,17 @@ impl Index {
                 |valid: &ValidCache| valid.images().iter().any(|image| changed.contains(&image.target));
             selects && (agent_changed || cache.active().is_some_and(wants))
         });
-        touched.map(|(cache, _)| Key::Cache(cache.clone())).collect()
+        let mut dirty: Dirty = touched.map(|(cache, _)| Key::Cache(cache.clone())).collect();
+        dirty.extend(rollout::changed(name, &self.standings(node, old), &self.standings(node, new)));
+        if agent_changed {
+            dirty.extend(self.rollouts());
+        }
+        dirty
+    }
+
+    fn rollouts(&self) -> impl Iterator<Item = Key> {
+        let caches = self.caches.present.iter().filter(|(_, cache)| cache.is_limited());
+        caches.map(|(name, _)| Key::Rollout(name.clone()))
     }
 
     fn claimed_uids(&self) -> HashSet<String> {

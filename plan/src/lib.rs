@@ -13,6 +13,7 @@ pub mod index;
 pub mod node;
 pub mod object;
 mod pool;
+pub mod rollout;
 mod status;
 pub mod transition;
 pub mod validate;

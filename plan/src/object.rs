@@ -38,6 +38,8 @@ pub struct NodeObject {
     pub uid: String,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
+    /// Whether it is in service: not cordoned, and ready as far as kubelet and the control plane say.
+    pub is_available: bool,
 }
 
 /// A `NodeImageCache`.

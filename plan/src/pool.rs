@@ -73,6 +73,9 @@ impl Pooled for NodeImageCacheSpec {
         for image in &self.released {
             (&image.image, &image.platform).hash(&mut hasher);
         }
+        for image in &self.deferred {
+            (&image.image, &image.platform).hash(&mut hasher);
+        }
         hasher.finish()
     }
 }

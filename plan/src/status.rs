@@ -8,15 +8,17 @@ use larder_crds::{
 
 use crate::{
     condition,
-    index::{Cache, NodeCache, State},
+    index::{Cache, Node, NodeCache, State},
+    rollout::{Pace, Standing},
     validate::{ValidCache, WantedImage},
     verdict::{self, Picture},
 };
 
 /// The status of a cache over the nodes that it selects, given in order of name.
 pub(crate) fn fold<'a>(
+    name: &str,
     cache: &Cache,
-    nodes: impl Iterator<Item = (&'a str, Option<&'a NodeCache>)>,
+    nodes: impl Iterator<Item = (&'a str, &'a Node, Option<&'a NodeCache>)>,
     now: Timestamp,
 ) -> ImageCacheStatus {
     let conditions = |verdicts| condition::next(&cache.status.conditions, verdicts, cache.generation, now);
@@ -31,26 +33,30 @@ pub(crate) fn fold<'a>(
         }
     };
     let mut tally = Tally::new(valid);
-    for (name, node_cache) in nodes {
-        tally.add(name, node_cache);
+    for (node_name, node, held) in nodes {
+        let is_waiting = || {
+            let standing = || Standing::new(name, cache, valid, node, held);
+            valid.pace() != Pace::AllAtOnce && standing().needs_turn
+        };
+        tally.add(node_name, node.is_available, held, is_waiting);
     }
     let bytes = tally.bytes();
-    let waits_for_agents = tally.counts.selected == 0 && !valid.has_selector();
-    let is_ready = tally.counts.ready == tally.counts.selected && !waits_for_agents;
-    let summary = StatusSummary {
-        nodes: format!("{}/{}", tally.counts.ready, tally.counts.selected),
-        progress: condition::progress(bytes.present, bytes.total, is_ready),
-    };
-    let verdicts = verdict::verdicts(&Picture {
+    let mut picture = Picture {
         counts: tally.counts,
         images: valid.images().len(),
         has_selector: valid.has_selector(),
+        is_paused: valid.pace() == Pace::Paused,
         without_agent: tally.without_agent,
-        is_progressing: tally.is_progressing,
         needs_person: tally.needs_person,
         first_failure: tally.failures.first(),
-        progress: &summary.progress,
-    });
+        progress: String::new(),
+    };
+    picture.progress = condition::progress(bytes.present, bytes.total, picture.is_done());
+    let verdicts = verdict::verdicts(&picture);
+    let summary = StatusSummary {
+        nodes: format!("{}/{}", tally.counts.ready, tally.counts.selected),
+        progress: picture.progress,
+    };
     ImageCacheStatus {
         observed_generation: cache.generation,
         conditions: conditions(verdicts),
@@ -68,8 +74,6 @@ struct Tally<'a> {
     counts: NodeCounts,
     images: Vec<ImageTally<'a>>,
     without_agent: i32,
-    /// Some image on some node is neither there nor failed.
-    is_progressing: bool,
     /// Every failure is one that only a person mends.
     needs_person: bool,
     failures: Vec<ImageFailure>,
@@ -82,33 +86,47 @@ impl<'a> Tally<'a> {
             counts: NodeCounts::default(),
             images: valid.images().iter().map(ImageTally::new).collect(),
             without_agent: 0,
-            is_progressing: false,
             needs_person: true,
             failures: Vec::new(),
             failures_total: 0,
         }
     }
 
-    fn add(&mut self, node: &str, node_cache: Option<&'a NodeCache>) {
-        let mut ready = 0;
+    fn add(
+        &mut self,
+        node: &str,
+        is_available: bool,
+        node_cache: Option<&'a NodeCache>,
+        is_waiting: impl FnOnce() -> bool,
+    ) {
+        let standing = |image: &WantedImage| node_cache.and_then(|held| held.standing(&image.target));
+        let states = self.images.iter().map(|image| standing(image.wanted).map(|found| found.state));
+        let ready = states.filter(|state| *state == Some(ImageState::Ready)).count();
+        self.counts.selected += 1;
+        if ready < self.images.len() && !is_available {
+            // What failed there may have done so long ago.
+            for image in &mut self.images {
+                image.add(standing(image.wanted).filter(|found| found.state != ImageState::Failed));
+            }
+            self.counts.unavailable += 1;
+            return;
+        }
         let mut failures = Vec::new();
         for image in &mut self.images {
-            let standing = node_cache.and_then(|node_cache| node_cache.standing(&image.wanted.target));
+            let standing = standing(image.wanted);
             image.add(standing);
-            match standing.map(|standing| (standing.state, standing)) {
-                Some((ImageState::Ready, _)) => ready += 1,
-                Some((ImageState::Failed, standing)) => failures.push((image.wanted, standing)),
-                // `InUse` too: its agent has not yet heard that it is wanted again.
-                _ => self.is_progressing = true,
-            }
+            let failed = standing.filter(|standing| standing.state == ImageState::Failed);
+            failures.extend(failed.map(|standing| (image.wanted, standing)));
         }
-        self.counts.selected += 1;
         let has_agent = node_cache.is_some_and(|node_cache| node_cache.has_agent);
-        if !failures.is_empty() {
-            self.counts.failed += 1;
-        } else if ready == self.images.len() {
+        if ready == self.images.len() {
             self.counts.ready += 1;
+        } else if !failures.is_empty() {
+            self.counts.failed += 1;
+        } else if has_agent && is_waiting() {
+            self.counts.waiting += 1;
         } else {
+            // `InUse` too: its agent has not yet heard that the image is wanted again.
             self.counts.progressing += 1;
             self.without_agent += i32::from(!has_agent);
         }

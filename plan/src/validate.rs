@@ -8,10 +8,14 @@ use std::{
     fmt,
 };
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use k8s_openapi::apimachinery::pkg::{apis::meta::v1::LabelSelector, util::intstr::IntOrString};
 use kube::core::{Selector, SelectorExt as _};
-use larder_crds::{CachedImage, DeletionPolicy, ImageCacheSpec, NodeImage, PullPolicy, ReleasedImage};
+use larder_crds::{
+    CachedImage, DeferredImage, DeletionPolicy, ImageCacheSpec, NodeImage, PullPolicy, ReleasedImage,
+};
 use larder_oci::{ImageName, Platform};
+
+use crate::rollout::{Concurrency, Pace};
 
 /// Which image, on a node: a canonical name, and a platform where it is not to be the node's own.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -31,6 +35,18 @@ impl From<&NodeImage> for Target {
 impl From<&ReleasedImage> for Target {
     fn from(image: &ReleasedImage) -> Self {
         Self { image: image.image.clone(), platform: image.platform.clone() }
+    }
+}
+
+impl From<&DeferredImage> for Target {
+    fn from(image: &DeferredImage) -> Self {
+        Self { image: image.image.clone(), platform: image.platform.clone() }
+    }
+}
+
+impl From<Target> for DeferredImage {
+    fn from(target: Target) -> Self {
+        Self { image: target.image, platform: target.platform }
     }
 }
 
@@ -57,6 +73,7 @@ pub struct ValidCache {
     selector: Option<Selector>,
     images: Vec<WantedImage>,
     deletion_policy: DeletionPolicy,
+    pace: Pace,
 }
 
 /// One thing that is wrong with a specification.
@@ -92,8 +109,15 @@ impl ValidCache {
         let mut problems = Vec::new();
         let selector = spec.node_selector.as_ref().and_then(|given| selector(given, &mut problems));
         let images = fold_images(&spec.images, &mut problems);
+        let limit = spec.rollout.as_ref().and_then(|rollout| rollout.max_concurrent_nodes.as_ref());
+        let limit = limit.and_then(|given| concurrency(given, &mut problems));
+        let pace = match limit {
+            _ if spec.paused => Pace::Paused,
+            Some(limit) => Pace::Limited(limit),
+            None => Pace::AllAtOnce,
+        };
         if problems.is_empty() {
-            Ok(Self { selector, images, deletion_policy: spec.deletion_policy })
+            Ok(Self { selector, images, deletion_policy: spec.deletion_policy, pace })
         } else {
             Err(problems)
         }
@@ -109,6 +133,12 @@ impl ValidCache {
     #[must_use]
     pub fn deletion_policy(&self) -> DeletionPolicy {
         self.deletion_policy
+    }
+
+    /// How fast changes reach the nodes.
+    #[must_use]
+    pub fn pace(&self) -> Pace {
+        self.pace
     }
 
     /// Whether nodes are chosen by their labels, and not by the agent that they run.
@@ -129,8 +159,37 @@ impl ValidCache {
     /// Whether it wants this image.
     #[must_use]
     pub fn wants(&self, target: &Target) -> bool {
-        self.images.iter().any(|image| image.target == *target)
+        self.wish(target).is_some()
     }
+
+    /// What it wants of this image.
+    pub(crate) fn wish(&self, target: &Target) -> Option<&WantedImage> {
+        self.images.iter().find(|image| image.target == *target)
+    }
+}
+
+fn concurrency(given: &IntOrString, problems: &mut Vec<Problem>) -> Option<Concurrency> {
+    let read = match given {
+        IntOrString::Int(number) => usize::try_from(*number).ok().filter(|&n| n > 0).map(Concurrency::Nodes),
+        IntOrString::String(text) => {
+            let percent = text.strip_suffix('%').filter(|digits| digits.bytes().all(|b| b.is_ascii_digit()));
+            let percent = percent.and_then(|digits| digits.parse::<u8>().ok());
+            percent.filter(|percent| (1..=100).contains(percent)).map(Concurrency::Percent)
+        }
+    };
+    if read.is_none() {
+        let shown = match given {
+            IntOrString::Int(number) => number.to_string(),
+            IntOrString::String(text) => format!("{:?}", cut(text)),
+        };
+        problems.push(Problem {
+            field: "spec.rollout.maxConcurrentNodes".to_owned(),
+            message: format!(
+                "{shown} is neither a number of at least 1 nor a percentage from 1% to 100%, such as 20%"
+            ),
+        });
+    }
+    read
 }
 
 /// Two spellings of one image are one wish; the stronger pull policy wins.
@@ -332,6 +391,38 @@ mod tests {
                 expected,
                 "{key} {operator} {values:?}"
             );
+        }
+    }
+
+    #[test]
+    fn a_limit_is_a_number_or_a_percentage_and_pausing_comes_first() {
+        use IntOrString::{Int, String};
+        let pace = |limit: IntOrString, paused| {
+            let rollout = Some(larder_crds::Rollout { max_concurrent_nodes: Some(limit) });
+            let valid = ValidCache::new(&ImageCacheSpec { rollout, paused, ..Default::default() });
+            valid.map(|valid| valid.pace()).map_err(|problems| describe(&problems))
+        };
+        let nodes = |limit, selected| match pace(limit, false) {
+            Ok(Pace::Limited(limit)) => limit.of(selected),
+            other => panic!("{other:?}"),
+        };
+        for (limit, selected, expected) in [
+            (Int(3), 100, 3),
+            (Int(3), 0, 3),
+            (String("20%".to_owned()), 11, 3),
+            (String("1%".to_owned()), 99, 1),
+            (String("1%".to_owned()), 0, 1),
+            (String("100%".to_owned()), 7, 7),
+        ] {
+            assert_eq!(nodes(limit.clone(), selected), expected, "{limit:?} of {selected}");
+        }
+        assert_eq!(pace(Int(3), true), Ok(Pace::Paused));
+        assert_eq!(ValidCache::new(&ImageCacheSpec::default()).unwrap().pace(), Pace::AllAtOnce);
+        let texts = ["0%", "101%", "20", "", "%", "-5%", "+5%", "2.5%", "20 %"];
+        let texts = texts.map(|text| String(text.to_owned()));
+        for wrong in [Int(0), Int(-1)].into_iter().chain(texts) {
+            let message = pace(wrong.clone(), false).unwrap_err();
+            assert!(message.starts_with("spec.rollout.maxConcurrentNodes: "), "{wrong:?}: {message}");
         }
     }
 

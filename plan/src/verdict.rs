@@ -12,14 +12,38 @@ pub(crate) struct Picture<'a> {
     /// How many images there are to hold.
     pub images: usize,
     pub has_selector: bool,
-    /// Selected nodes that no agent has reported from.
+    pub is_paused: bool,
+    /// Selected nodes in service that no agent has reported from.
     pub without_agent: i32,
-    /// Some image on some node is neither there nor failed.
-    pub is_progressing: bool,
     /// Every failure is one that only a person mends.
     pub needs_person: bool,
     pub first_failure: Option<&'a ImageFailure>,
-    pub progress: &'a str,
+    pub progress: String,
+}
+
+impl Picture<'_> {
+    /// Whether all nodes that are waited for hold all images.
+    pub fn is_done(&self) -> bool {
+        let NodeCounts { selected, ready, unavailable, .. } = self.counts;
+        // On a fresh install nodes and agents are about to start: nobody who waits for Ready should be told so before.
+        if selected == 0 { self.has_selector } else { ready > 0 && ready + unavailable == selected }
+    }
+
+    /// Whether something is under way, or comes by itself when something else is done.
+    fn is_progressing(&self) -> bool {
+        self.counts.progressing > 0 || (self.counts.waiting > 0 && !self.is_paused)
+    }
+
+    /// What the work under way is called.
+    fn work(&self) -> ConditionReason {
+        match self.counts {
+            NodeCounts { waiting: 1.., .. } if self.is_paused => ConditionReason::Paused,
+            NodeCounts { waiting: 1.., .. } => ConditionReason::RollingOut,
+            NodeCounts { progressing: 1.., .. } => ConditionReason::ImagesProgressing,
+            NodeCounts { failed: 1.., .. } => ConditionReason::ImagesFailing,
+            _ => ConditionReason::NodesUnavailable,
+        }
+    }
 }
 
 /// Condition by condition: whether it holds, and why.
@@ -67,8 +91,7 @@ pub(crate) fn invalid(why: &str) -> Vec<Verdict> {
 /// The conditions of a cache that can be used.
 pub(crate) fn verdicts(picture: &Picture<'_>) -> Vec<Verdict> {
     use ConditionReason::{
-        AllImagesReady, ImagesFailing, ImagesProgressing, ImagesUnavailable, NoAgents, NoFailures,
-        NoMatchingNodes,
+        AllImagesReady, ImagesFailing, ImagesUnavailable, NoAgents, NoFailures, NoMatchingNodes, Paused,
     };
     let settled = |reason| Verdicts {
         ready: (true, reason),
@@ -82,19 +105,22 @@ pub(crate) fn verdicts(picture: &Picture<'_>) -> Vec<Verdict> {
         stalled: (false, reason),
         degraded: (false, NoFailures),
     };
-    let verdicts = if picture.counts.selected == 0 && picture.has_selector {
-        settled(NoMatchingNodes)
+    let verdicts = if picture.is_done() {
+        settled(if picture.counts.selected == 0 { NoMatchingNodes } else { AllImagesReady })
     } else if picture.counts.selected == 0 {
-        // On a fresh install the agents are about to start: nobody who waits for Ready should be told so before.
         working(NoAgents)
-    } else if picture.counts.ready == picture.counts.selected {
-        settled(AllImagesReady)
     } else if picture.first_failure.is_none() {
-        working(ImagesProgressing)
-    } else if picture.is_progressing || !picture.needs_person {
+        match picture.work() {
+            // It waits for a person, who wanted it so: nothing is wrong.
+            Paused if picture.counts.progressing == 0 => {
+                Verdicts { reconciling: (false, Paused), ..working(Paused) }
+            }
+            work => working(work),
+        }
+    } else if picture.is_progressing() || !picture.needs_person {
         Verdicts {
             ready: (false, ImagesFailing),
-            reconciling: (true, if picture.is_progressing { ImagesProgressing } else { ImagesFailing }),
+            reconciling: (true, picture.work()),
             stalled: (false, ImagesFailing),
             degraded: (true, ImagesFailing),
         }
@@ -110,17 +136,18 @@ pub(crate) fn verdicts(picture: &Picture<'_>) -> Vec<Verdict> {
 }
 
 fn message(picture: &Picture<'_>) -> String {
-    let NodeCounts { selected, ready, progressing, failed } = picture.counts;
+    let NodeCounts { selected, ready, progressing, failed, waiting, unavailable } = picture.counts;
     let images = match picture.images {
         1 => "the image".to_owned(),
         number => format!("all {number} images"),
     };
+    let paused = if picture.is_paused { "; changes wait while spec.paused is true" } else { "" };
     match (selected, picture.has_selector) {
         (0, true) => return "The selector matches no node: nothing to do until one does".to_owned(),
         (0, false) => return "Waiting for the first node's agent to report".to_owned(),
-        _ if picture.images == 0 => return "No images are listed: nothing to hold".to_owned(),
-        (1, _) if ready == 1 => return format!("The node holds {images}"),
-        _ if ready == selected => return format!("All {selected} nodes hold {images}"),
+        _ if picture.images == 0 => return format!("No images are listed: nothing to hold{paused}"),
+        (1, _) if ready == 1 => return format!("The node holds {images}{paused}"),
+        _ if ready == selected => return format!("All {selected} nodes hold {images}{paused}"),
         _ => {}
     }
     let nodes = if selected == 1 { "node holds" } else { "nodes hold" };
@@ -130,9 +157,18 @@ fn message(picture: &Picture<'_>) -> String {
     if fetching > 0 {
         parts.push(format!("{fetching} {} fetching ({})", verb(fetching, "is", "are"), picture.progress));
     }
+    if waiting > 0 {
+        let what = if picture.is_paused { "since spec.paused is true" } else { "for their turn" };
+        let what = if waiting == 1 && !picture.is_paused { "for its turn" } else { what };
+        parts.push(format!("{waiting} {} {what}", verb(waiting, "waits", "wait")));
+    }
     if picture.without_agent > 0 {
         let without = picture.without_agent;
         parts.push(format!("{without} {} no agent yet", verb(without, "has", "have")));
+    }
+    if unavailable > 0 {
+        let are = verb(unavailable, "is", "are");
+        parts.push(format!("{unavailable} {are} not waited for (cordoned or not ready)"));
     }
     if failed > 0 {
         parts.push(format!("{failed} failed"));
@@ -161,14 +197,21 @@ mod tests {
 
     fn picture(selected: i32, ready: i32, progressing: i32, failure: Option<&ImageFailure>) -> Picture<'_> {
         Picture {
-            counts: NodeCounts { selected, ready, progressing, failed: selected - ready - progressing },
+            counts: NodeCounts {
+                selected,
+                ready,
+                progressing,
+                failed: selected - ready - progressing,
+                waiting: 0,
+                unavailable: 0,
+            },
             images: 2,
             has_selector: true,
+            is_paused: false,
             without_agent: 0,
-            is_progressing: progressing > 0,
             needs_person: true,
             first_failure: failure,
-            progress: "67%",
+            progress: "67%".to_owned(),
         }
     }
 
@@ -241,6 +284,70 @@ mod tests {
             ),
         ] {
             assert_eq!(shown(&picture), (holding.to_owned(), reason, message.to_owned()));
+        }
+    }
+
+    #[test]
+    fn roll_outs_pauses_and_nodes_out_of_service() {
+        let failure = failure();
+        let of = |counts: NodeCounts| Picture { counts, ..picture(12, 0, 12, None) };
+        let counts = NodeCounts { selected: 12, ready: 2, progressing: 3, failed: 0, waiting: 7, unavailable: 0 };
+        let paused = |counts| Picture { is_paused: true, ..of(counts) };
+        let waiting = NodeCounts { ready: 11, progressing: 0, waiting: 1, ..counts };
+        let away = NodeCounts { ready: 10, progressing: 0, waiting: 0, unavailable: 2, ..counts };
+        let wrong = NodeCounts { progressing: 0, failed: 1, waiting: 9, ..counts };
+        let first = ". First failure: app:1 on n3: no such tag";
+        for (picture, holding, reason, message) in [
+            (
+                of(counts),
+                "Reconciling",
+                "RollingOut",
+                "2 of 12 nodes hold all 2 images; 3 are fetching (67%); 7 wait for their turn".to_owned(),
+            ),
+            (
+                paused(counts),
+                "Reconciling",
+                "Paused",
+                "2 of 12 nodes hold all 2 images; 3 are fetching (67%); 7 wait since spec.paused is true".to_owned(),
+            ),
+            (
+                paused(waiting),
+                "",
+                "Paused",
+                "11 of 12 nodes hold all 2 images; 1 waits since spec.paused is true".to_owned(),
+            ),
+            (
+                paused(NodeCounts { ready: 12, waiting: 0, ..waiting }),
+                "Ready",
+                "AllImagesReady",
+                "All 12 nodes hold all 2 images; changes wait while spec.paused is true".to_owned(),
+            ),
+            (
+                of(away),
+                "Ready",
+                "AllImagesReady",
+                "10 of 12 nodes hold all 2 images; 2 are not waited for (cordoned or not ready)".to_owned(),
+            ),
+            (
+                of(NodeCounts { ready: 0, unavailable: 12, ..away }),
+                "Reconciling",
+                "NodesUnavailable",
+                "0 of 12 nodes hold all 2 images; 12 are not waited for (cordoned or not ready)".to_owned(),
+            ),
+            (
+                Picture { first_failure: Some(&failure), ..of(wrong) },
+                "Reconciling Degraded",
+                "ImagesFailing",
+                format!("2 of 12 nodes hold all 2 images; 9 wait for their turn; 1 failed{first}"),
+            ),
+            (
+                Picture { first_failure: Some(&failure), ..paused(wrong) },
+                "Stalled Degraded",
+                "ImagesUnavailable",
+                format!("2 of 12 nodes hold all 2 images; 9 wait since spec.paused is true; 1 failed{first}"),
+            ),
+        ] {
+            assert_eq!(shown(&picture), (holding.to_owned(), reason, message));
         }
     }
 

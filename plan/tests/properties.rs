@@ -134,8 +134,8 @@ fn assert_sound(world: &World) {
 
 fn assert_status_adds_up(cache: &larder_plan::object::CacheObject) {
     let status = &cache.status;
-    let NodeCounts { selected, ready, progressing, failed } = status.nodes.unwrap();
-    assert_eq!(ready + progressing + failed, selected);
+    let NodeCounts { selected, ready, progressing, failed, waiting, unavailable } = status.nodes.unwrap();
+    assert_eq!(ready + progressing + failed + waiting + unavailable, selected);
     let bytes = status.bytes.unwrap();
     assert!(0 <= bytes.present && bytes.present <= bytes.total);
     let total = usize::try_from(status.failures_total.unwrap()).unwrap();
@@ -149,7 +149,8 @@ fn assert_status_adds_up(cache: &larder_plan::object::CacheObject) {
         status.conditions.iter().any(|condition| condition.type_ == kind && condition.status == "True")
     };
     let waits_for_agents = selected == 0 && cache.spec.as_ref().unwrap().node_selector.is_none();
-    assert_eq!(holds("Ready"), ready == selected && !waits_for_agents);
+    let is_done = ready + unavailable == selected && (ready > 0 || selected == 0);
+    assert_eq!(holds("Ready"), is_done && !waits_for_agents);
     assert_eq!(holds("Degraded"), failed > 0);
     assert!(
         [holds("Ready"), holds("Reconciling"), holds("Stalled")].iter().filter(|&&holds| holds).count() == 1

@@ -44,7 +44,7 @@ fn a_cache_reaches_the_nodes_that_it_selects_and_becomes_ready() {
     assert_eq!(world.condition("web", "Ready"), ("True".into(), "AllImagesReady".into()));
     assert_eq!(
         world.status("web").nodes,
-        Some(NodeCounts { selected: 2, ready: 2, progressing: 0, failed: 0 })
+        Some(NodeCounts { selected: 2, ready: 2, ..NodeCounts::default() })
     );
     let summary = world.status("web").summary.clone().unwrap();
     assert_eq!((summary.nodes.as_str(), summary.progress.as_str()), ("2/2", "100%"));

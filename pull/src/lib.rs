@@ -60,9 +60,13 @@ pub struct PullOptions {
     /// Name images on behalf of a person ([`Lease::commit_by_hand`]): what an agent looks after stays the agent's, and
     /// an image whose tag has moved stays under its digest.
     pub by_hand: bool,
-    /// Try again, with growing pauses and as `Retry-After` asks, what may pass by itself. Without it the caller does.
-    pub patient: bool,
+    /// How often to try again, with growing pauses and as `Retry-After` asks, what may pass by itself. None: the
+    /// caller does. Each try goes on from what the last one left.
+    pub retries: usize,
 }
+
+/// [`PullOptions::retries`] for a person who waits: half a minute of pauses.
+pub const RETRIES: usize = 5;
 
 /// Pulls images into one store. Clones share what they have learnt of the registries.
 #[derive(Clone)]
@@ -109,10 +113,7 @@ impl Puller {
         claim: Claim,
         progress: &Arc<Progress>,
     ) -> Result<Pulled, PullError> {
-        if !self.options.patient {
-            return self.pull_once(key, claim, progress).await;
-        }
-        retry::patiently(|| self.pull_once(key, claim, progress)).await
+        retry::patiently(self.options.retries, || self.pull_once(key, claim, progress)).await
     }
 
     /// Fetches an image for every platform that its index names, one entry in the store each. One without an index is
@@ -129,7 +130,7 @@ impl Puller {
         progress: impl Fn(&ImageKey) -> Arc<Progress>,
     ) -> Result<Vec<(ImageKey, Pulled)>, PullError> {
         let fetch = || async { Ok(self.registry.manifest(name, None).await?) };
-        let named = if self.options.patient { retry::patiently(fetch).await? } else { fetch().await? };
+        let named = retry::patiently(self.options.retries, fetch).await?;
         let unusable = |source| RegistryError::Manifest { what: name.to_string(), source };
         let platforms =
             match Document::parse(named.content_type.as_deref(), &named.bytes).map_err(unusable)? {
@@ -141,7 +142,7 @@ impl Puller {
             let key = ImageKey { name: name.clone(), platform };
             let (claim, progress) = (claim(&key), progress(&key));
             let once = || self.pull_named(&key, claim, &progress, Some(named.clone()));
-            let image = if self.options.patient { retry::patiently(once).await? } else { once().await? };
+            let image = retry::patiently(self.options.retries, once).await?;
             pulled.push((key, image));
         }
         if pulled.is_empty() {

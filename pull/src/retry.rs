@@ -7,22 +7,20 @@ use larder_registry::RegistryError;
 
 use crate::PullError;
 
-/// How often a pull is begun again. Each goes on from what the last one left.
-const RETRIES: usize = 5;
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 /// The longest wait that a registry may ask for. Beyond it, the person who waits is told instead.
 const MAX_WAIT: Duration = Duration::from_secs(120);
 
-/// Tries until it succeeds, fails for good, or has failed often enough.
-pub(crate) async fn patiently<T, F>(operation: impl FnMut() -> F) -> Result<T, PullError>
+/// Tries until it succeeds, fails for good, or has failed once more than `retries` times.
+pub(crate) async fn patiently<T, F>(retries: usize, operation: impl FnMut() -> F) -> Result<T, PullError>
 where
     F: Future<Output = Result<T, PullError>>,
 {
     let pauses = ExponentialBuilder::default()
         .with_min_delay(FIRST_PAUSE)
         .with_max_delay(LONGEST_PAUSE)
-        .with_max_times(RETRIES)
+        .with_max_times(retries)
         .with_jitter();
     operation
         .retry(pauses)

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use tracing::info;
+use tracing::{debug, info};
 
 use crate::{
     Choice, ConnectOptions, RuntimeError,
@@ -63,7 +63,7 @@ pub(crate) async fn find(options: &ConnectOptions) -> Result<Found, RuntimeError
     }
     let found = choose(options.choice, named.is_some(), probes)?;
     match &found {
-        Found::Nothing => info!("no container runtime of Kubernetes' here: images stay in the layer store"),
+        Found::Nothing => debug!("no container runtime of Kubernetes' here: images stay in the layer store"),
         Found::Containerd(socket) => info!(socket = %socket.display(), "images go to containerd"),
         Found::Cri(socket) => {
             info!(socket = %socket.display(), "the container runtime is spoken to through CRI");

@@ -1,11 +1,30 @@
-//! Keeping a set of images in the store: the agent's reconcile loop.
+//! Keeping a set of images on the node: the agent's reconcile loop.
 //!
-//! Observe the store, plan with [`larder_plan::node`], act, report; again whenever the wanted images change, a pull
-//! ends, a retry is due, or the store has not been looked at for a while. The engine knows nothing of Kubernetes:
-//! wanted images come in through one channel, reports go out through another.
+//! Observe store and runtime, plan with [`larder_plan::node`], act, report; again whenever the wanted images change, a
+//! pull or a delivery ends, the runtime tells of a change, a retry is due, or nobody has looked for a while. The engine
+//! knows nothing of Kubernetes: wanted images come in through one channel, reports go out through another.
+//!
+//! | what | where | at the same time |
+//! | --- | --- | --- |
+//! | fetching | `pulls` | a task an image, three a registry |
+//! | giving to the runtime | `delivery` | beside each pull; of images that are there, two |
+//! | taking away | `chores` | one task for all |
+//!
+//! # A runtime that is away
+//!
+//! Ready means that the runtime says so. While it does not answer, nobody says so: after a grace of ten seconds, in which
+//! any containerd restarts, images that need it are reported as failed for `RuntimeUnavailable`, those that were ready
+//! before included. Nothing is fetched for it then, since it may have the layers. An agent that is started beside a runtime
+//! that is away waits, and reports nothing within the grace.
 
 mod backoff;
+mod chores;
+mod delivery;
+mod desired;
+mod image;
+mod link;
 mod observe;
+mod pulls;
 mod report;
 
 use std::{
@@ -14,143 +33,146 @@ use std::{
     time::Duration,
 };
 
-use k8s_openapi::jiff::{SignedDuration, Timestamp};
-use larder_crds::FailureReason;
-use larder_oci::{ImageKey, Platform};
+use larder_oci::ImageKey;
 use larder_plan::node::{self, Step, Wanted};
-use larder_pull::{Progress, PullError, Pulled, Puller};
+use larder_pull::{PullError, Pulled, Puller};
 use larder_registry::Registry;
+use larder_runtime::{ConnectOptions, User};
 use larder_store::{Claim, Store, StoreError};
 use tokio::{
-    sync::{Semaphore, watch},
-    task::{AbortHandle, Id, JoinError, JoinSet},
-    time::{Instant, sleep_until},
+    sync::{Semaphore, mpsc, watch},
+    task::{Id, JoinError, JoinSet},
+    time::{Instant, sleep_until, timeout},
 };
 
-use crate::reason;
-
-use backoff::Backoff;
 pub use backoff::BackoffOptions;
-use observe::Observed;
-pub use report::{ImageReport, Report, State};
+use chores::{Chores, Done, WantedNow};
+use delivery::{CONCURRENT_DELIVERIES, Delivery};
+pub use desired::{Desired, DesiredImage, EngineOptions};
+use image::{Image, News};
+use link::Link;
+use observe::{Observed, Standing};
+pub use report::{ImageReport, Notice, Report, State};
 
-/// Images that are fetched from one registry at the same time. There is no limit over all registries: a slow one
-/// must not hold up the others.
-const CONCURRENT_PULLS_A_REGISTRY: usize = 3;
 /// How often progress is reported while something is being fetched.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
+/// How long the runtime must have told of changes before they are looked at: they come in swarms, many of them our own.
+const DEBOUNCE: Duration = Duration::from_millis(200);
+/// The shortest time between two looks that the runtime asks for.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// How long to wait after the store failed to let something go.
+const CHORES_PAUSE: Duration = Duration::from_secs(5);
+/// How long the first report waits for what is to be taken away, so that it names what stays in use.
+const FIRST_CHORES: Duration = Duration::from_secs(30);
 
-/// How the engine behaves.
-#[derive(Debug, Clone)]
-pub struct EngineOptions {
-    /// How long to wait after failures.
-    pub backoff: BackoffOptions,
-    /// How often the store is checked for images that somebody else removed.
-    pub check_interval: Duration,
-    /// Leave images that the engine brought and that are no longer wanted where they are, its claim on them too.
-    pub keep_unwanted: bool,
-}
-
-impl Default for EngineOptions {
-    fn default() -> Self {
-        Self {
-            backoff: BackoffOptions::default(),
-            check_interval: Duration::from_secs(30),
-            keep_unwanted: false,
-        }
-    }
-}
-
-/// The images that the store is to hold.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Desired {
-    /// The generation of the object that says so; reported back once it has been taken up.
-    pub generation: Option<i64>,
-    /// The images, in the order in which they are reported.
-    pub images: Vec<DesiredImage>,
-    /// Images to keep without looking after them.
-    pub released: BTreeSet<ImageKey>,
-}
-
-/// One image that the store is to hold.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DesiredImage {
-    /// Which image; where it can't be read, why.
-    pub key: Result<ImageKey, String>,
-    /// The name as it was given.
-    pub image: String,
-    /// The platform as it was given.
-    pub platform: Option<String>,
-    /// Whether the tag is looked up again when the engine starts.
-    pub always: bool,
-}
-
-impl DesiredImage {
-    /// Reads a name and a platform, the host's where none is given.
-    #[must_use]
-    pub fn new(image: &str, platform: Option<&str>, always: bool) -> Self {
-        let key = || -> Result<ImageKey, String> {
-            let name = image.parse().map_err(|error: larder_oci::InvalidName| error.to_string())?;
-            let platform = platform
-                .map_or_else(|| Ok(Platform::host()), str::parse)
-                .map_err(|error: larder_oci::InvalidPlatform| error.to_string())?;
-            Ok(ImageKey { name, platform })
-        };
-        Self { key: key(), image: image.to_owned(), platform: platform.map(str::to_owned), always }
-    }
-}
-
-/// Keeps the store as it is wanted.
+/// Keeps the node's images as they are wanted.
 pub struct Engine {
     store: Store,
+    registry: Registry,
     puller: Puller,
+    link: Link,
     options: EngineOptions,
+    notices: Option<mpsc::UnboundedSender<Notice>>,
     desired: Desired,
     images: BTreeMap<ImageKey, Image>,
     observed: Observed,
+    /// Those that the runtime said it has, when it was last asked.
+    ready: BTreeSet<ImageKey>,
     /// Why the store could not be read or changed, last time.
     trouble: Option<String>,
     pulls: JoinSet<Result<Pulled, PullError>>,
     pull_keys: HashMap<Id, ImageKey>,
     slots: HashMap<String, Arc<Semaphore>>,
+    deliveries: JoinSet<Delivery>,
+    delivery_keys: HashMap<Id, ImageKey>,
+    delivery_slots: Arc<Semaphore>,
+    /// At most one task.
+    chores: JoinSet<Done>,
+    /// Not before this, since the store failed.
+    chores_at: Option<Instant>,
+    /// The images that it takes away.
+    tidying: BTreeSet<ImageKey>,
+    wanted_now: WantedNow,
+    /// Images that nobody wants and that could not go.
+    kept: BTreeMap<ImageKey, Kept>,
     /// Images whose interrupted pulls are to be cleaned up.
     forget: BTreeSet<ImageKey>,
+    /// When to look at what the runtime tells of.
+    look_at: Option<Instant>,
+    last_look: Instant,
+    has_reported: bool,
 }
 
-/// What the engine remembers of a wanted image.
-struct Image {
-    pull: Option<(Arc<Progress>, AbortHandle)>,
-    failure: Option<Failure>,
-    backoff: Backoff,
-    rechecked: bool,
+/// An image that nobody wants and that stays for now.
+#[derive(Debug, Default)]
+struct Kept {
+    /// What uses it; nothing where the runtime did not let it go for another reason.
+    users: Vec<User>,
+    /// Something has happened since that may let it go.
+    try_again: bool,
 }
 
-/// Why an image was not had, and when it is tried again.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Failure {
-    reason: FailureReason,
-    message: String,
-    due: Instant,
-    retry_time: Timestamp,
+/// How an image goes that nobody wants.
+enum Away {
+    Remove,
+    Leave,
+    GiveBack,
+}
+
+/// Why the engine looks again.
+enum Wake {
+    /// Something may have changed outside.
+    Outside,
+    /// Something of the engine's own has ended, or is due.
+    Inside,
+    /// There will be no more wishes.
+    End,
 }
 
 impl Engine {
-    /// An engine that has not started.
+    /// An engine that has not started, for a node without a container runtime.
     #[must_use]
     pub fn new(store: Store, registry: Registry, options: EngineOptions) -> Self {
         Self {
-            puller: Puller::new(store.clone(), registry),
+            puller: Puller::new(store.clone(), registry.clone()),
             store,
+            registry,
+            link: Link::none(),
             options,
+            notices: None,
             desired: Desired::default(),
             images: BTreeMap::new(),
             observed: Observed::default(),
+            ready: BTreeSet::new(),
             trouble: None,
             pulls: JoinSet::new(),
             pull_keys: HashMap::new(),
             slots: HashMap::new(),
+            deliveries: JoinSet::new(),
+            delivery_keys: HashMap::new(),
+            delivery_slots: Arc::new(Semaphore::new(CONCURRENT_DELIVERIES)),
+            chores: JoinSet::new(),
+            chores_at: None,
+            tidying: BTreeSet::new(),
+            wanted_now: WantedNow::default(),
+            kept: BTreeMap::new(),
             forget: BTreeSet::new(),
+            look_at: None,
+            last_look: Instant::now(),
+            has_reported: false,
         }
+    }
+
+    /// The same with the container runtime that is to be found so. It need not be there yet.
+    #[must_use]
+    pub fn with_runtime(self, options: ConnectOptions) -> Self {
+        Self { link: Link::to(options), ..self }
+    }
+
+    /// The same, telling of what reports can't show.
+    #[must_use]
+    pub fn with_notices(self, notices: mpsc::UnboundedSender<Notice>) -> Self {
+        Self { notices: Some(notices), ..self }
     }
 
     /// Runs until nobody sends desired images any more. While nothing is known of them (`None`) nothing is done:
@@ -165,33 +187,68 @@ impl Engine {
             if let Some(next) = next {
                 self.take_up(next);
                 self.converge().await;
+                if !self.has_reported
+                    && let Ok(Some(done)) = timeout(FIRST_CHORES, self.chores.join_next()).await
+                {
+                    self.record_chores(done);
+                    self.converge().await;
+                }
                 self.publish(&reports);
             }
-            if !self.wait(&mut desired, &reports).await {
-                self.pulls.shutdown().await;
-                return;
+            match self.wait(&mut desired, &reports).await {
+                Wake::Outside => {
+                    self.kept.values_mut().for_each(|kept| kept.try_again = true);
+                    self.link.hurry();
+                }
+                Wake::Inside => {}
+                Wake::End => {
+                    self.pulls.shutdown().await;
+                    self.deliveries.shutdown().await;
+                    self.chores.shutdown().await;
+                    return;
+                }
             }
         }
     }
 
-    /// Waits for a reason to look again; false when there will be none.
+    /// Waits for a reason to look again.
     async fn wait(
         &mut self,
         desired: &mut watch::Receiver<Option<Desired>>,
         reports: &watch::Sender<Report>,
-    ) -> bool {
-        let due = self.images.values().filter(|image| image.pull.is_none());
-        let due = due.filter_map(|image| image.failure.as_ref().map(|failure| failure.due));
-        let wake = wake(due, Instant::now(), self.options.check_interval);
+    ) -> Wake {
+        let now = Instant::now();
+        let check = now + self.options.check_interval;
         let mut progress = tokio::time::interval(PROGRESS_INTERVAL);
+        let runtime = self.link.runtime().cloned();
         loop {
-            tokio::select! {
-                changed = desired.changed() => return changed.is_ok(),
-                Some(ended) = self.pulls.join_next_with_id() => {
-                    self.record(ended);
-                    return true;
+            let due = self.images.values().flat_map(Image::due).chain(self.link.due()).chain(self.chores_at);
+            let wake = wake(due, now, check).min(self.look_at.unwrap_or(check));
+            let changed = async {
+                match &runtime {
+                    Some(runtime) if self.look_at.is_none() => runtime.changed().await,
+                    _ => std::future::pending().await,
                 }
-                () = sleep_until(wake) => return true,
+            };
+            tokio::select! {
+                changed = desired.changed() => return if changed.is_ok() { Wake::Outside } else { Wake::End },
+                Some(ended) = self.pulls.join_next_with_id() => {
+                    self.record_pull(ended);
+                    return Wake::Inside;
+                }
+                Some(ended) = self.deliveries.join_next_with_id() => {
+                    self.record_delivery(ended);
+                    return Wake::Inside;
+                }
+                Some(done) = self.chores.join_next() => {
+                    self.record_chores(done);
+                    return Wake::Inside;
+                }
+                () = changed => self.look_at = Some((Instant::now() + DEBOUNCE).max(self.last_look + LOOK_INTERVAL)),
+                () = sleep_until(wake) => {
+                    let outside = wake == check || self.look_at.take().is_some_and(|at| at <= Instant::now());
+                    return if outside { Wake::Outside } else { Wake::Inside };
+                }
                 _ = progress.tick(), if !self.pulls.is_empty() => self.publish(reports),
             }
         }
@@ -199,54 +256,150 @@ impl Engine {
 
     /// Forgets what is no longer wanted, and makes room for what is.
     fn take_up(&mut self, desired: Desired) {
-        let wanted: BTreeSet<_> = desired.images.iter().filter_map(|image| image.key.clone().ok()).collect();
+        let wanted = desired.keys();
         self.images.retain(|key, image| {
             let keep = wanted.contains(key);
             if !keep {
                 self.forget.insert(key.clone());
-                if let Some((_, abort)) = &image.pull {
-                    abort.abort();
-                }
+                image.abort();
             }
             keep
         });
-        for key in wanted {
-            self.forget.remove(&key);
-            self.images.entry(key).or_insert_with(|| Image {
-                pull: None,
-                failure: None,
-                backoff: Backoff::new(&self.options.backoff),
-                rechecked: false,
-            });
+        for key in &wanted {
+            self.forget.remove(key);
+            self.kept.remove(key);
+            self.images.entry(key.clone()).or_insert_with(|| Image::new(&self.options.backoff));
         }
+        self.wanted_now.set(wanted);
         self.desired = desired;
     }
 
     /// Observe, plan, act.
     async fn converge(&mut self) {
-        match observe::observe(&self.store).await {
+        self.last_look = Instant::now();
+        if self.link.find(self.last_look).await
+            && let Some(annex) = self.link.runtime().and_then(larder_runtime::Runtime::annex)
+        {
+            self.store = self.store.clone().with_annex(annex);
+            self.puller = Puller::new(self.store.clone(), self.registry.clone());
+        }
+        let wanted = self.desired.keys();
+        match observe::observe(&self.store, &mut self.link, &wanted, &mut self.observed).await {
             Ok(observed) => (self.observed, self.trouble) = (observed, None),
             Err(error) => return self.store_failed(&error),
         }
-        let wanted = self.wanted();
-        let steps = node::steps(&wanted, &self.desired.released, &self.observed.held());
-        let mut changes = observe::Changes { forget: self.forget.clone(), ..observe::Changes::default() };
-        for step in steps {
-            match step {
-                Step::Fetch(key) => self.start_pull(key),
-                Step::Remove(_) if self.options.keep_unwanted => {}
-                Step::Remove(key) => changes.remove.push(key),
-                Step::Claim(key) => changes.claims.push((key, Claim::Delete)),
-                Step::Release(key) => changes.claims.push((key, Claim::Retain)),
+        self.compare();
+        let steps = node::steps(&self.wanted(), &self.desired.released, &self.held(), &self.observed.strays);
+        self.act(steps);
+    }
+
+    /// Compares with what was ready before, and tells of what was lost and is back.
+    fn compare(&mut self) {
+        for (key, image) in &mut self.images {
+            let found = self.observed.get(key);
+            let news = match self.observed.complete(key).map(|found| (&found.standing, &found.digest)) {
+                Some((Standing::NotNeeded | Standing::Ready, digest)) => {
+                    self.ready.insert(key.clone());
+                    image.found(digest)
+                }
+                Some((Standing::Unknown, _)) => None,
+                Some((Standing::Moved(_), _)) => {
+                    self.ready.remove(key);
+                    None
+                }
+                Some((Standing::Missing, _)) | None => {
+                    self.ready.remove(key);
+                    image.not_found(found.map(|found| &found.digest))
+                }
+            };
+            match news {
+                Some(News::Lost) => tracing::warn!(image = %key, "somebody removed it; putting it back"),
+                Some(News::Restored) => {
+                    tracing::info!(image = %key, "it is back");
+                    if let Some(notices) = &self.notices {
+                        notices.send(Notice::Restored(key.clone())).ok();
+                    }
+                }
+                None => {}
             }
         }
-        match observe::apply(&self.store, changes).await {
-            Ok(Some(observed)) => {
-                self.observed = observed;
-                self.forget.clear();
+        self.ready.retain(|key| self.images.contains_key(key));
+    }
+
+    fn act(&mut self, steps: Vec<Step>) {
+        let mut chores = Chores::default();
+        let mut unwanted = Vec::new();
+        for step in steps {
+            match step {
+                Step::Fetch(key) => self.start_pull(&key),
+                Step::Deliver(key) => self.start_delivery(key),
+                Step::Claim(key) => chores.claims.push((key, Claim::Delete)),
+                Step::Release(key) => chores.claims.push((key, Claim::Retain)),
+                Step::Remove(_) if self.options.keep_unwanted => {}
+                Step::Remove(key) => unwanted.push((key, Away::Remove)),
+                Step::Leave(key) => unwanted.push((key, Away::Leave)),
+                Step::GiveBack(key) => unwanted.push((key, Away::GiveBack)),
             }
-            Ok(None) => {}
-            Err(error) => self.store_failed(&error),
+        }
+        // What is wanted again, or has gone otherwise, is no longer kept.
+        self.kept
+            .retain(|key, _| self.forget.contains(key) || unwanted.iter().any(|(other, _)| other == key));
+        let is_time = self.chores_at.is_none_or(|at| at <= Instant::now());
+        if !self.chores.is_empty() || !is_time {
+            return;
+        }
+        for (key, how) in unwanted.into_iter().filter(|(key, _)| self.may_go(key)) {
+            match how {
+                Away::Remove => chores.remove.push(key),
+                Away::Leave => chores.leave.push(key),
+                Away::GiveBack => chores.give_back.push(key),
+            }
+        }
+        chores.forget = self.forget.iter().filter(|key| self.may_go(key)).cloned().collect();
+        if chores.is_empty() {
+            return;
+        }
+        self.tidying = chores.touched();
+        let (store, runtime) = (self.store.clone(), self.link.runtime().cloned());
+        self.chores.spawn(chores.run(store, runtime, self.wanted_now.clone()));
+    }
+
+    /// Whether it is time to try to take an image away: the runtime answers, what it said last time may have changed, and
+    /// what was under way for the image has ended.
+    fn may_go(&self, key: &ImageKey) -> bool {
+        let may_have_changed = self.kept.get(key).is_none_or(|kept| kept.try_again);
+        let under_way = self.pull_keys.values().chain(self.delivery_keys.values()).any(|other| other == key);
+        may_have_changed && !under_way && !self.link.is_missed_by(key)
+    }
+
+    fn record_chores(&mut self, done: Result<Done, JoinError>) {
+        self.tidying.clear();
+        self.chores_at = None;
+        let Ok(done) = done else { return };
+        for key in done.removed.iter().chain(&done.left) {
+            // Should it be there at the next look all the same, it must not keep us busy.
+            self.kept.insert(key.clone(), Kept::default());
+        }
+        for key in done.removed {
+            if let Some(notices) = &self.notices {
+                notices.send(Notice::Removed(key)).ok();
+            }
+        }
+        for (key, users) in done.in_use {
+            if self.kept.get(&key).is_none_or(|kept| kept.users != users) {
+                tracing::info!(image = %key, containers = users.len(), "not wanted any more, but in use");
+            }
+            self.kept.insert(key, Kept { users, try_again: false });
+        }
+        for (key, error) in done.failed {
+            tracing::warn!(image = %key, %error, "the container runtime does not let it go; trying again");
+            // What used it is still named.
+            self.kept.entry(key).or_default().try_again = false;
+        }
+        self.forget.retain(|key| !done.forgotten.contains(key));
+        if let Some(error) = done.trouble {
+            self.store_failed(&error);
+            self.chores_at = Some(Instant::now() + CHORES_PAUSE);
         }
     }
 
@@ -269,73 +422,12 @@ impl Engine {
             .collect()
     }
 
-    /// Starts to fetch an image, unless that is under way or its time has not come.
-    fn start_pull(&mut self, key: ImageKey) {
-        let Some(image) = self.images.get_mut(&key) else { return };
-        let waits = image.failure.as_ref().is_some_and(|failure| failure.due > Instant::now());
-        if image.pull.is_some() || waits {
+    fn publish(&mut self, reports: &watch::Sender<Report>) {
+        // What an agent said before it was restarted holds until it knows better.
+        if !self.has_reported && self.link.is_in_grace(Instant::now()) {
             return;
         }
-        // What a person put there stays a person's, whatever is fetched for it again.
-        let claim = match self.observed.claim(&key) {
-            Some(Claim::None) => Claim::None,
-            _ => Claim::Delete,
-        };
-        let slots = self
-            .slots
-            .entry(key.name.registry().to_owned())
-            .or_insert_with(|| Arc::new(Semaphore::new(CONCURRENT_PULLS_A_REGISTRY)))
-            .clone();
-        let progress = Arc::new(Progress::default());
-        let (puller, image_key, shared) = (self.puller.clone(), key.clone(), progress.clone());
-        let abort = self.pulls.spawn(async move {
-            let _slot = slots.acquire().await.map_err(|_| PullError::Interrupted)?;
-            tracing::info!(image = %image_key, "pulling");
-            shared.begin();
-            puller.pull(&image_key, claim, &shared).await
-        });
-        self.pull_keys.insert(abort.id(), key);
-        image.pull = Some((progress, abort));
-    }
-
-    fn record(&mut self, ended: Result<(Id, Result<Pulled, PullError>), JoinError>) {
-        let (id, result) = match ended {
-            Ok((id, result)) => (id, result),
-            Err(error) => (error.id(), Err(PullError::Interrupted)),
-        };
-        let Some(key) = self.pull_keys.remove(&id) else { return };
-        let Some(image) = self.images.get_mut(&key) else {
-            // Its lease was alive when the image was given up, and is not any more.
-            self.forget.insert(key);
-            return;
-        };
-        // An image that was unwanted for a moment has a new entry, and perhaps a new pull, by now.
-        if image.pull.as_ref().is_none_or(|(_, abort)| abort.id() != id) {
-            return;
-        }
-        image.pull = None;
-        match result {
-            Ok(pulled) => {
-                tracing::info!(image = %key, digest = %pulled.digest, bytes = pulled.size, "ready");
-                image.failure = None;
-                image.backoff.reset();
-                image.rechecked = true;
-            }
-            Err(error) => {
-                let delay = image.backoff.next_delay(error.retry_after());
-                let seconds = SignedDuration::try_from(delay).unwrap_or(SignedDuration::from_hours(1));
-                tracing::warn!(image = %key, reason = reason::of(&error).as_str(), %error, ?delay, "pull failed");
-                image.failure = Some(Failure {
-                    reason: reason::of(&error),
-                    message: error.to_string(),
-                    due: Instant::now() + delay,
-                    retry_time: Timestamp::now() + seconds,
-                });
-            }
-        }
-    }
-
-    fn publish(&self, reports: &watch::Sender<Report>) {
+        self.has_reported = true;
         let report = report::report(self);
         reports.send_if_modified(|last| {
             let changed = *last != report;
@@ -345,10 +437,10 @@ impl Engine {
     }
 }
 
-/// When to look again: at the next retry, and after `interval` at the latest. A retry that is overdue has had its turn: an
+/// When to look again: when the next thing is due, and at `check` at the latest. What is overdue has had its turn: an
 /// image that came another way, or a store that fails, must not keep the engine spinning.
-fn wake(due: impl Iterator<Item = Instant>, now: Instant, interval: Duration) -> Instant {
-    due.filter(|&due| due > now).fold(now + interval, Instant::min)
+fn wake(due: impl Iterator<Item = Instant>, now: Instant, check: Instant) -> Instant {
+    due.filter(|&due| due > now).fold(check, Instant::min)
 }
 
 #[cfg(test)]
@@ -359,8 +451,8 @@ mod tests {
     fn what_is_overdue_does_not_wake_the_engine() {
         let (now, second) = (Instant::now(), Duration::from_secs(1));
         let at = |seconds| now + second * seconds;
-        assert_eq!(wake([].into_iter(), now, second * 30), at(30));
-        assert_eq!(wake([at(40), at(7), at(9)].into_iter(), now, second * 30), at(7));
-        assert_eq!(wake([now - second, now].into_iter(), now, second * 30), at(30));
+        assert_eq!(wake([].into_iter(), now, at(30)), at(30));
+        assert_eq!(wake([at(40), at(7), at(9)].into_iter(), now, at(30)), at(7));
+        assert_eq!(wake([now - second, now].into_iter(), now, at(30)), at(30));
     }
 }

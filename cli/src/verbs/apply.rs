@@ -10,6 +10,7 @@ use std::{
 use larder_agent::engine::{BackoffOptions, Desired, DesiredImage, Engine, EngineOptions, Report, State};
 use larder_crds::{FailureReason, ImageCache, PullPolicy};
 use larder_plan::validate::{self, ValidCache};
+use larder_runtime::Choice;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -71,7 +72,11 @@ pub async fn run(context: &Context, args: Args) -> Result<Status, Failure> {
         keep_unwanted: !args.prune,
         ..EngineOptions::default()
     };
-    let engine = Engine::new(store, context.registry()?, options);
+    let runtime = context.node.connect_options(&store).await?;
+    let mut engine = Engine::new(store, context.registry()?, options);
+    if runtime.choice != Choice::None {
+        engine = engine.with_runtime(runtime);
+    }
     let desired = Desired { generation: Some(1), images, released: BTreeSet::new() };
     let (_sender, desired) = watch::channel(Some(desired));
     let (reporter, reports) = watch::channel(Report::default());
@@ -189,14 +194,15 @@ async fn settle(
                 }
             }
             let settled = |image: &larder_agent::engine::ImageReport| match &image.state {
-                State::Ready { .. } => true,
+                // Those in use are images that are not named; they stay.
+                State::Ready { .. } | State::InUse { .. } => true,
                 State::Failed { reason, retry_time, .. } => {
                     let times = failed.get(&label(&image.image, image.platform.as_deref()));
                     retry_time.is_none()
                         || !may_pass(*reason)
                         || times.is_some_and(|times| times.len() >= TRIES)
                 }
-                State::Pending | State::Pulling { .. } => false,
+                State::Pending | State::Pulling { .. } | State::Delivering { .. } => false,
             };
             if report.images.iter().all(settled) {
                 return Ok(report);
@@ -224,6 +230,8 @@ fn describe(state: &State) -> String {
         State::Pulling { total: 0, .. } => "resolving".to_owned(),
         // Tenths: a line a second and image is more than anybody reads.
         State::Pulling { present, total } => format!("pulling, {} %", present * 10 / total * 10),
+        State::Delivering { .. } => "giving it to the container runtime".to_owned(),
+        State::InUse { message } => message.clone(),
         State::Ready { digest, size } => format!("ready, {digest}, {size} bytes"),
         State::Failed { reason, message, .. } => format!("{}: {message}", reason.as_str()),
     }
@@ -250,7 +258,7 @@ fn outcome(image: &larder_agent::engine::ImageReport) -> Outcome<'_> {
     match &image.state {
         State::Ready { digest, size } => (digest_text, bytes) = (Some(digest.to_string()), Some(*size)),
         State::Failed { reason, message, .. } => why = Some((reason.as_str(), message.as_str())),
-        State::Pending | State::Pulling { .. } => {}
+        State::Pending | State::Pulling { .. } | State::Delivering { .. } | State::InUse { .. } => {}
     }
     Outcome {
         image: &image.image,

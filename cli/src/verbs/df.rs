@@ -36,6 +36,8 @@ struct Usage {
     in_images: Space,
     /// Those of them that several images share.
     shared: Space,
+    /// Layers of images that are in the container runtime, and take their space there.
+    in_runtime: Space,
     /// Other blobs: of indexes, or left for the next collection.
     other: Space,
     /// Blobs in the making.
@@ -114,10 +116,12 @@ fn usage(catalog: &Catalog, inventory: &Inventory) -> Usage {
             }
         }
     }
+    let mut in_runtime = Space::default();
+    inventory.handed_over.values().for_each(|bytes| in_runtime.add(*bytes));
     let unfinished = Space { count: inventory.partials, bytes: inventory.partial_bytes };
     total.count += unfinished.count;
     total.bytes += unfinished.bytes;
-    Usage { images, in_images, shared: common, other, unfinished, total }
+    Usage { images, in_images, shared: common, in_runtime, other, unfinished, total }
 }
 
 fn image(catalog: &Catalog, record: &Record, shared: u64) -> ImageUsage {
@@ -155,13 +159,17 @@ fn text(usage: &Usage, whole: bool) -> String {
         }
     }
     let mut totals = "TYPE\tCOUNT\tSIZE\n".to_owned();
-    for (label, space) in [
+    let mut rows = vec![
         ("Blobs of images", usage.in_images),
         ("  of them shared", usage.shared),
         ("Other blobs", usage.other),
         ("Unfinished blobs", usage.unfinished),
         ("Total", usage.total),
-    ] {
+    ];
+    if usage.in_runtime.count > 0 {
+        rows.push(("In the container runtime", usage.in_runtime));
+    }
+    for (label, space) in rows {
         totals.extend([label, "\t", &space.count.to_string(), "\t", &human::total(space.bytes), "\n"]);
     }
     format!("{}\n{}", align(&images), align(&totals))

@@ -10,6 +10,7 @@ use larder_archive::{LoadOptions, LoadedImage, Source};
 use larder_oci::Platform;
 use serde_json::json;
 
+use super::deliver::Delivery;
 use crate::{Context, Failure, Status, args::Report};
 
 /// Flags.
@@ -24,6 +25,9 @@ pub struct Args {
     /// Only the image for this platform, where there are several [default: all that are in the archive]
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     pub platform: Option<Platform>,
+    /// Give the images to the node's container runtime too, as larder deliver does
+    #[arg(long)]
+    pub deliver: bool,
     /// The form of the output.
     #[command(flatten)]
     pub report: Report,
@@ -31,6 +35,8 @@ pub struct Args {
 
 /// Loads the images and says which they are.
 pub async fn run(context: &Context, args: Args) -> Result<Status, Failure> {
+    // A runtime that is not there is better known before all the work than after it.
+    let delivery = if args.deliver { Some(Delivery::new(context, false).await?) } else { None };
     let source = match args.input {
         Some(path) => Source::Path(path),
         None if io::stdin().is_terminal() => {
@@ -48,7 +54,7 @@ pub async fn run(context: &Context, args: Args) -> Result<Status, Failure> {
     if args.report.is_json() {
         let report: Vec<_> = loaded.iter().map(describe).collect();
         context.line(serde_json::Value::from(report))?;
-        return Ok(Status::SUCCESS);
+        return deliver(context, delivery, &loaded, true).await;
     }
     let mut said = BTreeSet::new();
     for image in &loaded {
@@ -68,6 +74,19 @@ pub async fn run(context: &Context, args: Args) -> Result<Status, Failure> {
         if said.insert(line.clone()) {
             context.line(line)?;
         }
+    }
+    deliver(context, delivery, &loaded, args.quiet).await
+}
+
+/// Gives what was loaded to the runtime, if that was asked for.
+async fn deliver(
+    context: &Context,
+    delivery: Option<Delivery>,
+    loaded: &[LoadedImage],
+    quiet: bool,
+) -> Result<Status, Failure> {
+    if let Some(delivery) = delivery {
+        delivery.give_all(context, loaded.iter().map(|image| &image.key), quiet).await?;
     }
     Ok(Status::SUCCESS)
 }

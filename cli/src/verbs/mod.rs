@@ -7,6 +7,7 @@
 pub mod apply;
 pub mod archives;
 pub mod completion;
+pub mod deliver;
 pub mod df;
 pub mod history;
 pub mod images;

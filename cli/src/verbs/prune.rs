@@ -117,7 +117,7 @@ fn prune(store: &Store, in_use: &dyn InUse, args: &Args) -> Result<Outcome, Fail
             && !newest.contains(&(record.repository(), &record.id));
         if may_go {
             // What containers use is no error here, but the reason for asking.
-            match in_use.users(&record.id, &record.stored.manifest_digest) {
+            match in_use.users(store, &record.stored) {
                 Ok(users) if users.is_empty() => going.push(record),
                 Ok(_) => {}
                 Err(why) => {
@@ -134,8 +134,15 @@ fn prune(store: &Store, in_use: &dyn InUse, args: &Args) -> Result<Outcome, Fail
         let space_reclaimed = removal::reclaimable(&catalog, &keys);
         return Ok(Outcome { images_deleted: removal::report(&catalog, &going), space_reclaimed, warnings });
     }
+    going.retain(|record| match in_use.withdraw(store, &record.stored) {
+        Ok(users) => users.is_empty(),
+        Err(why) => {
+            warnings.push(format!("{} stays in the container runtime, and here: {why}", record.name()));
+            false
+        }
+    });
     let removed = removal::take_names(store, &going, false)?;
-    let collected = removal::collect(store, &collect_options(args))?;
+    let collected = removal::collect(in_use, store, &collect_options(args))?;
     warnings.extend(collected.warnings);
     let images_deleted = removal::report(&catalog, &removed);
     Ok(Outcome { images_deleted, space_reclaimed: collected.bytes, warnings })

@@ -8,9 +8,11 @@ use larder_registry::RegistryError;
 use larder_store::Claim;
 use serde::Serialize;
 
+use super::deliver::Delivery;
 use crate::{Context, Failure, Status, args::Report, display::Layers};
 
 /// Download images from a registry
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag")]
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The images: NAME[:TAG|@DIGEST]
@@ -28,6 +30,12 @@ pub struct Args {
     /// Pull the image for every platform that it has
     #[arg(long, conflicts_with = "platform")]
     pub all_platforms: bool,
+    /// How often to try again when the registry cannot be reached, breaks off or asks to wait
+    #[arg(long, value_name = "N", default_value_t = larder_pull::RETRIES)]
+    pub retry: usize,
+    /// Give it to the node's container runtime too, as larder deliver does
+    #[arg(long)]
+    pub deliver: bool,
     /// How to report.
     #[command(flatten)]
     pub report: Report,
@@ -46,11 +54,13 @@ struct Outcome {
 
 /// Pulls every image, also when one of them fails.
 pub async fn run(context: &Context, args: Args) -> Result<Status, Failure> {
+    // A runtime that is not there is better known before all the work than after it.
+    let delivery = if args.deliver { Some(Delivery::new(context, false).await?) } else { None };
     let registry = context.registry()?;
     let store = context.blocking(|store| Ok(store.clone())).await?;
-    let options = PullOptions { by_hand: true, patient: true };
+    let options = PullOptions { by_hand: true, retries: args.retry };
     let puller = Puller::new(store, registry.clone()).with_options(options);
-    let job = Job { context, args: &args, puller };
+    let job = Job { context, args: &args, puller, delivery };
     let (mut outcomes, mut failures) = (Vec::new(), Vec::new());
     for text in &args.names {
         let names = match names(text, &args, &registry).await {
@@ -109,6 +119,7 @@ struct Job<'a> {
     context: &'a Context,
     args: &'a Args,
     puller: Puller,
+    delivery: Option<Delivery>,
 }
 
 impl Job<'_> {
@@ -137,6 +148,10 @@ impl Job<'_> {
             vec![(key, pulled.map_err(|error| explain(name, &error))?)]
         };
         self.conclude(name, &pulled)?;
+        if let Some(delivery) = &self.delivery {
+            let quiet = self.args.quiet || self.args.report.is_json();
+            delivery.give_all(self.context, pulled.iter().map(|(key, _)| key), quiet).await?;
+        }
         Ok(pulled.into_iter().map(|(key, pulled)| outcome(&key, &pulled)).collect())
     }
 

@@ -22,7 +22,7 @@ pub struct Args {
     /// Names or IDs
     #[arg(required_unless_present = "all", value_name = "IMAGE")]
     pub images: Vec<String>,
-    /// Remove images that stopped containers, an ImageCache or several repositories have
+    /// Remove images that an ImageCache or several repositories have
     #[arg(short, long)]
     pub force: bool,
     /// Accepted for docker's sake: there are no untagged parents here
@@ -103,7 +103,7 @@ fn remove_each(store: &Store, in_use: &dyn InUse, args: &Args) -> Result<Outcome
     let mut catalog = Catalog::read(store)?;
     let mut going = BTreeSet::new();
     for text in &args.images {
-        match select(&catalog, in_use, args, text) {
+        match select(store, &catalog, in_use, args, text) {
             Err(failure) => outcome.failures.push(failure),
             Ok(records) if args.dry_run => {
                 outcome.gone.extend(removal::report(&catalog, &records));
@@ -111,6 +111,7 @@ fn remove_each(store: &Store, in_use: &dyn InUse, args: &Args) -> Result<Outcome
                 outcome.reclaimable = Some(removal::reclaimable(&catalog, &going));
             }
             Ok(records) => {
+                let records = withdrawn(store, in_use, records, &mut outcome.failures);
                 let removed = removal::take_names(store, &records, args.force)?;
                 if removed.len() < records.len() {
                     outcome.failures.push(changed(text));
@@ -123,9 +124,23 @@ fn remove_each(store: &Store, in_use: &dyn InUse, args: &Args) -> Result<Outcome
         }
     }
     if !args.dry_run && !outcome.gone.is_empty() {
-        outcome.warnings = removal::collect(store, &CollectOptions::default())?.warnings;
+        outcome.warnings = removal::collect(in_use, store, &CollectOptions::default())?.warnings;
     }
     Ok(outcome)
+}
+
+/// Takes records from the container runtime. Gives those that may leave the store too.
+fn withdrawn<'a>(
+    store: &Store,
+    in_use: &dyn InUse,
+    mut records: Vec<&'a Record>,
+    failures: &mut Vec<Failure>,
+) -> Vec<&'a Record> {
+    records.retain(|record| {
+        let outcome = removal::withdraw(in_use, store, record);
+        outcome.map_err(|failure| failures.push(failure)).is_ok()
+    });
+    records
 }
 
 fn changed(text: &str) -> Failure {
@@ -134,6 +149,7 @@ fn changed(text: &str) -> Failure {
 
 /// The records that an argument takes away.
 fn select<'a>(
+    store: &Store,
     catalog: &'a Catalog,
     in_use: &dyn InUse,
     args: &Args,
@@ -170,7 +186,7 @@ fn select<'a>(
     for record in &records {
         removal::check_claim(record, args.force)?;
         if removal::is_last(catalog, &record.id, &keys) {
-            removal::check_use(in_use, record, args.force)?;
+            removal::check_use(in_use, store, record)?;
         }
     }
     Ok(records)
@@ -189,7 +205,7 @@ fn remove_all(store: &Store, in_use: &dyn InUse, args: &Args) -> Result<Outcome,
         if !wanted || record.is_managed() || kept.keeps(record) {
             continue;
         }
-        match removal::check_use(in_use, record, args.force) {
+        match removal::check_use(in_use, store, record) {
             Ok(()) => going.push(record),
             Err(failure) => outcome.failures.push(failure),
         }
@@ -200,8 +216,9 @@ fn remove_all(store: &Store, in_use: &dyn InUse, args: &Args) -> Result<Outcome,
         outcome.gone = removal::report(&catalog, &going);
         return Ok(outcome);
     }
+    let going = withdrawn(store, in_use, going, &mut outcome.failures);
     let removed = removal::take_names(store, &going, false)?;
     outcome.gone = removal::report(&catalog, &removed);
-    outcome.warnings.extend(removal::collect(store, &CollectOptions::default())?.warnings);
+    outcome.warnings.extend(removal::collect(in_use, store, &CollectOptions::default())?.warnings);
     Ok(outcome)
 }

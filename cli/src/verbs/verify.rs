@@ -9,7 +9,7 @@ use std::{
 };
 
 use larder_oci::{Digest, ImageKey};
-use larder_pull::{Progress, PullOptions, Puller};
+use larder_pull::{Progress, PullOptions, Puller, RETRIES};
 use larder_store::{BlobState, Claim, Store, StoreError};
 use serde::Serialize;
 
@@ -130,7 +130,8 @@ fn summary(outcome: &Outcome) -> String {
 fn check(store: &Store, context: &Context) -> Result<(Catalog, Outcome), Failure> {
     let catalog = Catalog::read(store)?;
     let mut users: BTreeMap<Digest, BTreeSet<String>> = BTreeMap::new();
-    for digest in store.inventory()?.blobs.into_keys() {
+    let inventory = store.inventory()?;
+    for digest in inventory.blobs.into_keys().chain(inventory.handed_over.into_keys()) {
         users.insert(digest, BTreeSet::new());
     }
     for record in &catalog.records {
@@ -180,7 +181,10 @@ fn states(
 ) -> Result<Vec<(Option<BlobState>, u64)>, Failure> {
     let next = AtomicUsize::new(0);
     let states = Mutex::new(vec![(None, 0); digests.len()]);
+    let runtime = tokio::runtime::Handle::try_current().ok();
     let work = || {
+        // Layers that a container runtime has are read through its API.
+        let _entered = runtime.as_ref().map(tokio::runtime::Handle::enter);
         while let Some((place, digest)) = {
             let place = next.fetch_add(1, Ordering::Relaxed);
             digests.get(place).filter(|_| !context.is_interrupted()).map(|digest| (place, digest))
@@ -212,21 +216,27 @@ fn states(
 /// Deletes what is damaged, and pulls by digest the images that lack something.
 async fn mend(context: &Context, catalog: &Catalog, outcome: &mut Outcome) -> Result<(), Failure> {
     let damaged: Vec<Digest> = outcome.found.iter().map(|finding| finding.digest.clone()).collect();
-    let store = context
+    let (store, elsewhere) = context
         .blocking(move |store| {
-            for digest in &damaged {
-                // What cannot even be read stays: that is a case for a person, and the pull will say so.
-                if let Err(error) = store.discard_damaged(digest)
-                    && !matches!(error, StoreError::Io { .. } | StoreError::Corrupt { .. })
-                {
-                    return Err(error.into());
+            let handed_over = store.handed_over()?;
+            let mut elsewhere = BTreeMap::new();
+            for digest in damaged {
+                match store.discard_damaged(&digest) {
+                    Ok(BlobState::Absent) => store.lost([&digest])?,
+                    // What is wrong in the container runtime no pull mends.
+                    Err(error) if handed_over.contains_key(&digest) => {
+                        elsewhere.insert(digest, error.to_string());
+                    }
+                    // What cannot even be read stays: that is a case for a person, and the pull will say so.
+                    Ok(_) | Err(StoreError::Io { .. } | StoreError::Corrupt { .. }) => {}
+                    Err(error) => return Err(error.into()),
                 }
             }
-            Ok(store.clone())
+            Ok((store.clone(), elsewhere))
         })
         .await?;
     let puller =
-        Puller::new(store, context.registry()?).with_options(PullOptions { by_hand: true, patient: true });
+        Puller::new(store, context.registry()?).with_options(PullOptions { by_hand: true, retries: RETRIES });
     let broken: BTreeSet<&Digest> = outcome.found.iter().map(|finding| &finding.digest).collect();
     let mut images: BTreeMap<(&Digest, &Digest), Vec<&Record>> = BTreeMap::new();
     for record in &catalog.records {
@@ -236,6 +246,14 @@ async fn mend(context: &Context, catalog: &Catalog, outcome: &mut Outcome) -> Re
     }
     for records in images.values() {
         let name = records.iter().map(|record| shown(record)).collect::<Vec<_>>().join(", ");
+        let stuck = records
+            .iter()
+            .flat_map(|record| needed(record))
+            .find_map(|digest| elsewhere.get(&digest).cloned());
+        if let Some(why) = stuck {
+            outcome.failed.push(Failed { image: name, why });
+            continue;
+        }
         match fetch(context, &puller, records).await {
             Ok(()) => outcome.mended.push(name),
             Err(why) => outcome.failed.push(Failed { image: name, why }),

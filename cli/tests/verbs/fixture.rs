@@ -8,7 +8,7 @@ use std::{
 use clap::Parser;
 use larder_cli::{Cli, Context, InUse, User};
 use larder_oci::{Digest, ImageKey, ImageName, manifest::OCI_MANIFEST, spec::Descriptor};
-use larder_store::{Claim, Ingest, NewImage, Store};
+use larder_store::{Claim, Ingest, NewImage, Store, StoredImage};
 use serde_json::{Value, json};
 
 /// A store in a folder that goes when this is dropped, and the containers that a test has made up.
@@ -31,8 +31,17 @@ pub struct Ran {
 pub struct Containers(pub Vec<(String, User)>);
 
 impl InUse for Containers {
-    fn users(&self, id: &Digest, _manifest: &Digest) -> Result<Vec<User>, String> {
-        Ok(self.0.iter().filter(|(image, _)| *image == id.as_str()).map(|(_, user)| user.clone()).collect())
+    fn users(&self, store: &Store, image: &StoredImage) -> Result<Vec<User>, String> {
+        let id = larder_runtime::Image::read(store, image).unwrap().config.digest().to_string();
+        Ok(self.0.iter().filter(|(image, _)| *image == id).map(|(_, user)| user.clone()).collect())
+    }
+
+    fn withdraw(&self, _: &Store, _: &StoredImage) -> Result<Vec<User>, String> {
+        Ok(Vec::new())
+    }
+
+    fn settle(&self, _: &Store) -> Result<(), String> {
+        Ok(())
     }
 }
 
@@ -152,7 +161,8 @@ impl Shelf {
     }
 
     pub fn use_in(&mut self, id: &str, container: &str, running: bool) {
-        self.containers.0.push((id.to_owned(), User { container: container.to_owned(), running }));
+        let user = User { pod: None, container: container.to_owned(), id: container.to_owned(), running };
+        self.containers.0.push((id.to_owned(), user));
     }
 
     pub fn claim(&self, name: &str, claim: Claim) {

@@ -1,3 +1,4 @@
+use larder_cli::User;
 use larder_store::Claim;
 use serde_json::{Value, json};
 
@@ -88,23 +89,48 @@ fn what_containers_use_stays() {
         let ran = shelf.run(args);
         assert_eq!((ran.status, ran.stderr.as_str()), (1, refused.as_str()), "{args:?}");
     }
-    let ran = shelf.run(&["rmi", "stopped"]);
-    assert_eq!(
-        ran.stderr,
-        format!(
-            "Error: conflict: unable to delete {} (must be forced) - image is being used by stopped container deadbeef\n",
-            short(&stopped)
-        )
+    // docker would let it go by force. A pod's stopped container is one that kubelet starts again.
+    let refused = format!(
+        "Error: conflict: unable to delete {} (cannot be forced) - image is being used by stopped container deadbeef\n",
+        short(&stopped)
     );
+    for args in [&["rmi", "stopped"][..], &["rmi", "-f", "stopped"]] {
+        let ran = shelf.run(args);
+        assert_eq!((ran.status, ran.stderr.as_str()), (1, refused.as_str()), "{args:?}");
+    }
     // A name that is not the last one may go.
     shelf.ok(&["tag", "running", "again"]);
     assert_eq!(shelf.ok(&["rmi", "again"]).lines().next(), Some("Untagged: again:latest"));
     let ran = shelf.run(&["rmi", "--all"]);
     assert_eq!((ran.status, ran.stdout.as_str()), (1, ""));
     assert_eq!(ran.stderr.lines().count(), 2, "{}", ran.stderr);
-    shelf.ok(&["rmi", "-f", "stopped"]);
     assert_eq!(shelf.ok(&["prune", "-af"]), "Total reclaimed space: 0B\n");
-    assert_eq!(shelf.names(), ["running:latest"]);
+    assert_eq!(shelf.names(), ["running:latest", "stopped:latest"]);
+    shelf.containers.0.clear();
+    shelf.ok(&["rmi", "running", "stopped"]);
+    assert_eq!(shelf.names().len(), 0);
+}
+
+#[test]
+fn a_pod_is_named_after_dockers_words() {
+    let mut shelf = Shelf::new();
+    let (id, _) = shelf.put("web", &made("w"));
+    let pod = larder_cli::Pod { namespace: "shop".to_owned(), name: "web-7d4".to_owned() };
+    let user = |id: &str, running| User {
+        pod: Some(pod.clone()),
+        container: "main".to_owned(),
+        id: id.repeat(32),
+        running,
+    };
+    shelf.containers.0 = vec![(id.clone(), user("0a", false)), (id.clone(), user("c0", true))];
+    assert_eq!(
+        shelf.run(&["rmi", "web"]).stderr,
+        format!(
+            "Error: conflict: unable to delete {} (cannot be forced) - image is being used by running container \
+             c0c0c0c0c0c0 (main in pod shop/web-7d4)\n",
+            short(&id)
+        )
+    );
 }
 
 #[test]

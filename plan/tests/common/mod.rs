@@ -6,15 +6,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use k8s_openapi::apimachinery::pkg::{apis::meta::v1::LabelSelector, util::intstr::IntOrString};
 use larder_crds::{
     AgentInfo, CachedImage, DeletionPolicy, FailureReason, ImageCacheSpec, ImageCacheStatus, ImageState,
-    NodeImage, NodeImageCacheSpec, NodeImageCacheStatus, NodeImageStatus, PullPolicy,
+    NodeImage, NodeImageCacheSpec, NodeImageCacheStatus, NodeImageStatus, PullPolicy, Rollout,
 };
 use larder_plan::{
     Index, Key,
     index::{Dirty, NodeAction},
     object::{CacheObject, NodeCacheObject, NodeObject},
+    rollout::Written,
 };
 
 /// The canonical name of a one-word image.
@@ -37,6 +38,7 @@ pub fn spec(pool: Option<&str>, images: &[&str], deletion_policy: DeletionPolicy
             })
             .collect(),
         deletion_policy,
+        ..Default::default()
     }
 }
 
@@ -46,6 +48,29 @@ pub fn node(key: &str) -> Key {
 
 pub fn cache(key: &str) -> Key {
     Key::Cache(key.to_owned())
+}
+
+pub fn rollout(key: &str) -> Key {
+    Key::Rollout(key.to_owned())
+}
+
+/// The same with a roll-out that reaches some nodes at a time.
+pub fn limited(spec: ImageCacheSpec, limit: &str) -> ImageCacheSpec {
+    let limit = limit.parse().map_or_else(|_| IntOrString::String(limit.to_owned()), IntOrString::Int);
+    ImageCacheSpec { rollout: Some(Rollout { max_concurrent_nodes: Some(limit) }), ..spec }
+}
+
+pub fn paused(spec: ImageCacheSpec) -> ImageCacheSpec {
+    ImageCacheSpec { paused: true, ..spec }
+}
+
+/// How a write that was sent ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Landing {
+    Answered,
+    /// It is written, and the answer is lost.
+    Unanswered,
+    Refused,
 }
 
 #[derive(Default)]
@@ -63,6 +88,8 @@ pub struct World {
     pub now: i64,
     /// Whether dirty keys are worked on from the last to the first.
     pub backwards: bool,
+    /// Writes that have been sent and have not arrived.
+    pub under_way: BTreeMap<String, NodeAction>,
     version: u64,
     uids: u64,
 }
@@ -116,9 +143,18 @@ impl World {
         let uid = self.nodes.get(name).map(|old| old.uid.clone());
         let uid = uid.unwrap_or_else(|| self.uid());
         let labels = BTreeMap::from([("pool".to_owned(), pool.to_owned())]);
-        let object = NodeObject { name: name.to_owned(), uid, labels };
+        let is_available = self.nodes.get(name).is_none_or(|old| old.is_available);
+        let object = NodeObject { name: name.to_owned(), uid, labels, is_available };
         self.nodes.insert(name.to_owned(), object.clone());
         let dirty = self.index.apply_node(object);
+        self.soil(dirty)
+    }
+
+    /// A node leaves service, or comes back.
+    pub fn set_available(&mut self, name: &str, is_available: bool) -> Dirty {
+        let Some(node) = self.nodes.get_mut(name) else { return Dirty::new() };
+        node.is_available = is_available;
+        let dirty = self.index.apply_node(node.clone());
         self.soil(dirty)
     }
 
@@ -150,49 +186,175 @@ impl World {
             self.node_caches.values().cloned().collect(),
         );
         (self.index, self.dirty) = (index, dirty);
+        self.under_way.clear();
     }
 
     /// Works on dirty keys until there are none, as the operator does.
     pub fn settle(&mut self) {
         for _ in 0..10_000 {
-            let key = if self.backwards { self.dirty.pop_last() } else { self.dirty.pop_first() };
-            let Some(key) = key else { return };
-            match key {
-                Key::Node(name) => self.act(&name),
-                Key::Cache(name) => self.report(&name),
+            if !self.work() {
+                return;
             }
         }
         panic!("the plan never comes to rest");
     }
 
-    fn act(&mut self, name: &str) {
-        match self.index.plan_node(name) {
-            None => return,
-            Some(NodeAction::Delete { uid, resource_version }) => {
-                let held =
-                    self.node_caches.get(name).map(|held| (held.uid.clone(), held.resource_version.clone()));
-                assert_eq!(held, Some((uid, resource_version)), "deletes what is there");
-                self.delete_node_cache(name);
+    /// Works on one dirty key, if there is one. Nodes whose write is under way wait.
+    pub fn work(&mut self) -> bool {
+        let is_free = |key: &&Key| !matches!(key, Key::Node(name) if self.under_way.contains_key(name));
+        let key = if self.backwards {
+            self.dirty.iter().rfind(is_free)
+        } else {
+            self.dirty.iter().find(is_free)
+        };
+        let Some(key) = key.cloned() else { return false };
+        self.dirty.remove(&key);
+        match key {
+            Key::Node(name) => {
+                self.send(&name);
+                self.land(&name, Landing::Answered);
             }
-            Some(NodeAction::Apply { node_uid, uid, spec }) => {
-                let old = self.node_caches.get(name).cloned();
-                assert_eq!(uid, old.as_ref().map(|old| old.uid.clone()));
+            Key::Cache(name) => self.report(&name),
+            Key::Rollout(name) => {
+                let dirty = self.index.roll_out(&name);
+                self.soil(dirty);
+            }
+        }
+        true
+    }
+
+    /// Sends what is to be done about a node's object to the API server, which has not got it yet.
+    pub fn send(&mut self, name: &str) {
+        self.dirty.remove(&node(name));
+        // Whoever does not know how its last write ended asks first.
+        if self.index.is_in_doubt(name) {
+            self.read_back(name);
+        }
+        if let Some(action) = self.index.take_on(name) {
+            self.under_way.insert(name.to_owned(), action);
+        }
+    }
+
+    fn read_back(&mut self, name: &str) {
+        let dirty = match self.node_caches.get(name).cloned() {
+            Some(object) => self.index.apply_node_cache(object),
+            None => self.index.delete_node_cache(name),
+        };
+        self.soil(dirty);
+        let dirty = self.index.conclude(name, Written::Known);
+        self.soil(dirty);
+    }
+
+    /// What was sent arrives, or does not.
+    pub fn land(&mut self, name: &str, landing: Landing) {
+        let Some(action) = self.under_way.remove(name) else { return };
+        if landing == Landing::Refused || !self.write(name, action, landing == Landing::Answered) {
+            let dirty = self.index.conclude(name, Written::Refused);
+            self.soil(dirty);
+        } else if landing == Landing::Answered {
+            let dirty = self.index.conclude(name, Written::Known);
+            self.soil(dirty);
+            return;
+        }
+        self.dirty.insert(node(name));
+    }
+
+    /// Does what the API server does with a write, and says whether it took it. Without an answer only the API server knows;
+    /// the watch will tell.
+    fn write(&mut self, name: &str, action: NodeAction, is_answered: bool) -> bool {
+        let old = self.node_caches.get(name).cloned();
+        let object = match action {
+            NodeAction::Delete { uid, resource_version } => {
+                let is_same =
+                    old.is_some_and(|old| old.uid == uid && old.resource_version == resource_version);
+                if is_same {
+                    self.delete_node_cache(name);
+                    self.writes += 1;
+                }
+                return is_same;
+            }
+            NodeAction::Apply { node_uid, uid, spec } => {
+                if uid.is_some() && uid != old.as_ref().map(|old| old.uid.clone()) {
+                    return false;
+                }
                 let generation = old.as_ref().and_then(|old| old.generation).unwrap_or(0);
                 let is_new_spec = old.as_ref().is_none_or(|old| old.spec.as_ref() != Ok(&spec));
-                let object = NodeCacheObject {
+                NodeCacheObject {
                     name: name.to_owned(),
-                    uid: uid.unwrap_or_else(|| self.uid()),
-                    resource_version: None,
+                    uid: old.as_ref().map(|old| old.uid.clone()).unwrap_or_else(|| self.uid()),
+                    resource_version: Some(self.version()),
                     generation: Some(generation + i64::from(is_new_spec)),
                     deleting: false,
                     node_uids: vec![node_uid],
                     spec: Ok(spec),
                     status: old.map(|old| old.status).unwrap_or_default(),
-                };
-                self.write_node_cache(object);
+                }
             }
-        }
+        };
         self.writes += 1;
+        self.check_limits(name, &object);
+        self.node_caches.insert(name.to_owned(), object.clone());
+        if is_answered {
+            let dirty = self.index.apply_node_cache(object);
+            self.soil(dirty);
+        }
+        true
+    }
+
+    /// Whether a node fetches what a cache has given it, as the API server has it.
+    pub fn is_busy(object: &NodeCacheObject, cache: &CacheObject) -> bool {
+        let Ok(spec) = &object.spec else { return false };
+        let given = spec.images.iter().filter(|image| image.wanted_by.iter().any(|by| by.uid == cache.uid));
+        let states: Vec<_> = given
+            .map(|image| {
+                let reported = object.status.images.iter().find(|reported| {
+                    reported.image == image.image && reported.platform == image.platform
+                });
+                reported.map(|reported| reported.state)
+            })
+            .collect();
+        !states.contains(&Some(ImageState::Failed))
+            && states.iter().any(|state| *state != Some(ImageState::Ready))
+    }
+
+    /// How many nodes fetch what a cache has given them.
+    pub fn busy(&self, cache: &str) -> usize {
+        let cache = &self.caches[cache];
+        let nodes = self.node_caches.values().filter(|object| self.nodes.contains_key(&object.name));
+        nodes.filter(|object| Self::is_busy(object, cache)).count()
+    }
+
+    /// A write of the operator's that makes a node busy never makes too many of them.
+    fn check_limits(&self, name: &str, new: &NodeCacheObject) {
+        for (cache_name, cache) in &self.caches {
+            let Ok(spec) = &cache.spec else { continue };
+            let old = self.node_caches.get(name);
+            let begins = Self::is_busy(new, cache) && !old.is_some_and(|old| Self::is_busy(old, cache));
+            if !begins {
+                continue;
+            }
+            assert!(!spec.paused, "{name} began with {cache_name}, which is paused");
+            let limit = match spec.rollout.as_ref().and_then(|rollout| rollout.max_concurrent_nodes.as_ref())
+            {
+                None => continue,
+                Some(IntOrString::Int(number)) => usize::try_from(*number).unwrap(),
+                Some(IntOrString::String(percent)) => {
+                    let percent: usize = percent.trim_end_matches('%').parse().unwrap();
+                    let pool = spec.node_selector.as_ref().map(|selector| {
+                        selector.match_labels.as_ref().unwrap()["pool"].clone()
+                    });
+                    let selected = self.nodes.values().filter(|node| match &pool {
+                        Some(pool) => node.labels["pool"] == *pool,
+                        None => {
+                            self.node_caches.get(&node.name).is_some_and(|held| held.status.agent.is_some())
+                        }
+                    });
+                    (selected.count() * percent).div_ceil(100).max(1)
+                }
+            };
+            let before = self.busy(cache_name);
+            assert!(before < limit, "{name} is the {}th busy with {cache_name}, of {limit}", before + 1);
+        }
     }
 
     fn report(&mut self, name: &str) {

@@ -146,7 +146,11 @@ impl Cluster {
 
     /// Starts a registry beside the control plane, which all nodes know how to reach, and those that join later.
     pub fn start_registry(&self, options: RegistryOptions) -> Result<Registry> {
-        let place = Place { network: self.network().clone(), address: addresses::CONTROL_PLANE.into() };
+        let place = Place {
+            network: self.network().clone(),
+            address: addresses::CONTROL_PLANE.into(),
+            folder: self.folder()?.to_owned(),
+        };
         let registry = Registry::start(RegistryOptions { place: Some(place), ..options })?;
         self.write_on_nodes(&node::trust(&registry)?)?;
         Ok(registry)
@@ -217,6 +221,11 @@ impl Cluster {
     /// does that by itself.
     pub fn keep_logs(&self) {
         self.ground.keep_logs();
+    }
+
+    /// A folder that goes with the cluster, however that ends.
+    pub fn folder(&self) -> Result<&Path> {
+        Ok(self.ground.scratch()?.path())
     }
 
     fn materials(&self) -> Materials<'_> {

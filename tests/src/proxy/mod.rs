@@ -8,6 +8,7 @@ mod body;
 mod link;
 mod rule;
 mod server;
+mod tls;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -15,7 +16,9 @@ use std::sync::{Arc, Mutex};
 use tokio::net::TcpSocket;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
+use tokio_rustls::TlsAcceptor;
 
+use crate::certificates::Authority;
 use crate::cleanup::lock;
 use crate::runtime::{block_on, runtime};
 use crate::{Error, Result};
@@ -89,6 +92,15 @@ impl Proxy {
     /// Starts a proxy on a free loopback port in front of a registry that speaks plain HTTP, such as
     /// `127.0.0.1:5000`. While nothing answers there, the proxy answers 502.
     pub fn start(upstream: &str) -> Result<Self> {
+        Self::start_with(upstream, None)
+    }
+
+    /// The same, spoken to by HTTPS: with a certificate of this authority for `127.0.0.1`.
+    pub fn start_tls(upstream: &str, authority: &Authority) -> Result<Self> {
+        Self::start_with(upstream, Some(tls::acceptor(&authority.server(&["127.0.0.1"])?)?))
+    }
+
+    fn start_with(upstream: &str, tls: Option<TlsAcceptor>) -> Result<Self> {
         let upstream = format!("http://{upstream}");
         let (listener, client) = block_on(async {
             let client = reqwest::Client::builder()
@@ -108,7 +120,7 @@ impl Proxy {
             callbacks: Mutex::default(),
             pace: Mutex::default(),
         });
-        let server = runtime()?.spawn(server::serve(listener, Arc::clone(&shared))).abort_handle();
+        let server = runtime()?.spawn(server::serve(listener, Arc::clone(&shared), tls)).abort_handle();
         Ok(Self { host, shared, server })
     }
 

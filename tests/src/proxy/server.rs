@@ -19,18 +19,19 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
 
 use super::body::{self, Pieces, ProxyBody};
 use super::{Answer, Exchange, Fault, Shared};
 
 /// Accepts connections until it is aborted; they end with it.
-pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
+pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>, tls: Option<TlsAcceptor>) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             Some(_) = connections.join_next() => {}
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => drop(connections.spawn(connection(stream, Arc::clone(&shared)))),
+                Ok((stream, _)) => drop(connections.spawn(connection(stream, Arc::clone(&shared), tls.clone()))),
                 // Out of file descriptors, or the client is gone already: others may still come.
                 Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
             },
@@ -38,10 +39,25 @@ pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
     }
 }
 
-async fn connection(stream: TcpStream, shared: Arc<Shared>) {
+async fn connection(stream: TcpStream, shared: Arc<Shared>, tls: Option<TlsAcceptor>) {
     stream.set_nodelay(true).ok();
     let reset = Arc::new(AtomicBool::new(false));
-    let io = TokioIo::new(Socket { stream, reset: Arc::clone(&reset) });
+    let socket = Socket { stream, reset: Arc::clone(&reset) };
+    match tls {
+        None => speak(socket, shared, reset).await,
+        Some(tls) => {
+            if let Ok(stream) = tls.accept(socket).await {
+                speak(stream, shared, reset).await;
+            }
+        }
+    }
+}
+
+async fn speak<S>(stream: S, shared: Arc<Shared>, reset: Arc<AtomicBool>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let io = TokioIo::new(stream);
     let service = hyper::service::service_fn(move |request| {
         let (shared, reset) = (Arc::clone(&shared), Arc::clone(&reset));
         async move { Ok::<_, Infallible>(handle(&shared, reset, request).await) }

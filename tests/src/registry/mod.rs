@@ -2,6 +2,7 @@
 
 mod access_log;
 mod push;
+mod tokens;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -18,6 +19,7 @@ use crate::wait::{PATIENCE, until};
 use crate::{Error, Image, Pushed, Result, Scratch};
 
 pub use access_log::{Request, Requests};
+pub use tokens::TokenOptions;
 
 /// The harness' own look-outs, which are no part of what a test counts.
 const PROBE_AGENT: &str = "larder-tests-probe";
@@ -36,6 +38,8 @@ pub struct RegistryOptions {
     pub login: Option<(String, String)>,
     /// Further users that it lets in, where it asks for a login.
     pub other_logins: Vec<(String, String)>,
+    /// Send clients to a token server, which knows [`RegistryOptions::login`].
+    pub tokens: Option<TokenOptions>,
     /// Serve HTTPS, with a certificate of a private authority.
     pub tls: bool,
     /// Allow manifests and blobs to be deleted.
@@ -51,6 +55,8 @@ pub struct Place {
     pub network: Network,
     /// An address in it.
     pub address: IpAddr,
+    /// A folder that goes with the namespace. The registry's own is in it.
+    pub folder: PathBuf,
 }
 
 /// docker-registry, running. Dropping it ends it and removes its content.
@@ -59,6 +65,7 @@ pub struct Registry {
     program: Program,
     options: RegistryOptions,
     authority: Option<Authority>,
+    tokens: Option<tokens::TokenServer>,
     ca_file: Option<PathBuf>,
     access_log: PathBuf,
     client: reqwest::Client,
@@ -80,11 +87,19 @@ pub struct Mark(usize);
 impl Registry {
     /// Starts one and waits until it answers.
     pub fn start(options: RegistryOptions) -> Result<Self> {
-        let scratch = Scratch::new("registry")?;
+        let scratch = match &options.place {
+            Some(place) => Scratch::in_folder(&place.folder, "registry")?,
+            None => Scratch::new("registry")?,
+        };
         let front = Front::new(&options)?;
         let authority = options.tls.then(|| Authority::new("larder-tests registry")).transpose()?;
         let ca_file = authority.as_ref().map(|ca| scratch.write("ca.crt", ca.pem())).transpose()?;
+        let tokens = token_server(&options)?;
         let config = configuration(&scratch, &options, authority.as_ref(), &front.inside(&options))?;
+        let config = match &tokens {
+            Some((server, authority)) => with_token_server(&scratch, &config, server, authority)?,
+            None => config,
+        };
         let access_log = scratch.path().join("access.log");
         let (name, path) = ("docker-registry", in_path("docker-registry")?);
         let program = match &options.place {
@@ -93,8 +108,17 @@ impl Registry {
         };
         let program = program.stdout(&access_log).args([Path::new("serve"), &config]);
         let client = push::client(authority.as_ref())?;
-        let registry =
-            Self { program, options, authority, ca_file, access_log, client, front, _scratch: scratch };
+        let registry = Self {
+            program,
+            options,
+            authority,
+            tokens: tokens.map(|(server, _)| server),
+            ca_file,
+            access_log,
+            client,
+            front,
+            _scratch: scratch,
+        };
         registry.restart()?;
         Ok(registry)
     }
@@ -158,7 +182,14 @@ impl Registry {
             client: self.client.clone(),
             url: self.url(),
             repository: repository.to_owned(),
-            login: self.options.login.clone(),
+            login: match &self.tokens {
+                Some(tokens) => push::Login::Token(tokens.for_pushing(repository)?),
+                None => self
+                    .options
+                    .login
+                    .clone()
+                    .map_or(push::Login::None, |(user, password)| push::Login::Password(user, password)),
+            },
         };
         let (image, reference) = (image.clone(), tag.to_owned());
         let pushed = Pushed {
@@ -200,6 +231,12 @@ impl Registry {
         Ok(self.requests()?.iter().skip(mark.0).cloned().collect())
     }
 
+    /// How many tokens its token server has given out.
+    #[must_use]
+    pub fn tokens_given(&self) -> u64 {
+        self.tokens.as_ref().map_or(0, tokens::TokenServer::given)
+    }
+
     /// The process.
     #[must_use]
     pub fn program(&self) -> &Program {
@@ -236,7 +273,7 @@ pub fn plain_hosts_toml(host: &str) -> String {
 
 impl Front {
     fn new(options: &RegistryOptions) -> Result<Self> {
-        let Some(Place { network, address }) = &options.place else {
+        let Some(Place { network, address, .. }) = &options.place else {
             return Ok(Self::Port(options.port.map_or_else(Port::free, Port::exactly)?));
         };
         // One number for both: what is free here is ours among harnesses, and the namespace is ours anyway.
@@ -261,6 +298,28 @@ impl Front {
             _ => self.host(),
         }
     }
+}
+
+/// The token server that the options ask for, and the authority of its key.
+fn token_server(options: &RegistryOptions) -> Result<Option<(tokens::TokenServer, Authority)>> {
+    let Some(tokens) = options.tokens else { return Ok(None) };
+    let login = options.login.clone().unwrap_or_default();
+    let authority = Authority::new("larder-tests tokens")?;
+    Ok(Some((tokens::TokenServer::start(tokens, login, &authority)?, authority)))
+}
+
+/// Puts a token server into a configuration file, in place of passwords.
+fn with_token_server(
+    scratch: &Scratch,
+    config: &Path,
+    server: &tokens::TokenServer,
+    authority: &Authority,
+) -> Result<PathBuf> {
+    let text = std::fs::read_to_string(config).map_err(Error::file("read", config))?;
+    let mut config: serde_json::Value =
+        serde_json::from_str(&text).map_err(Error::data("registry's configuration"))?;
+    config["auth"] = server.configuration(&scratch.write("tokens.crt", authority.pem())?);
+    scratch.write("config.yml", format!("{config:#}\n"))
 }
 
 /// Writes distribution's configuration file (JSON, which is YAML too), and the files it names.

@@ -16,7 +16,14 @@ pub(super) struct Target {
     /// The registry's base URL.
     pub url: String,
     pub repository: String,
-    pub login: Option<(String, String)>,
+    pub login: Login,
+}
+
+/// What each request brings.
+pub(super) enum Login {
+    None,
+    Password(String, String),
+    Token(String),
 }
 
 /// A client that trusts this authority alone, or speaks plain HTTP.
@@ -80,8 +87,9 @@ impl Target {
 
     fn with_login(&self, request: RequestBuilder) -> RequestBuilder {
         match &self.login {
-            Some((user, password)) => request.basic_auth(user, Some(password)),
-            None => request,
+            Login::Password(user, password) => request.basic_auth(user, Some(password)),
+            Login::Token(token) => request.bearer_auth(token),
+            Login::None => request,
         }
     }
 }

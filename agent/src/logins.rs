@@ -1,0 +1,165 @@
+//! Logins from a file that may change at any time: a mounted `kubernetes.io/dockerconfigjson` secret.
+
+use std::{
+    io::ErrorKind,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use futures::future::BoxFuture;
+use larder_registry::{ConfigFile, Credential, Credentials, CredentialsError};
+use tokio::io::AsyncReadExt;
+
+/// The largest file that is read, in bytes. A secret has at most 1 MiB.
+const MAX_FILE: u64 = 4 << 20;
+
+/// The logins in a file, read again when it has changed. Where there is no file there are no logins; what can't be read
+/// counts as none, and is said once in the log.
+#[derive(Debug)]
+pub struct LoginsFile {
+    path: PathBuf,
+    last: Mutex<Last>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Last {
+    stamp: Option<Stamp>,
+    logins: Arc<ConfigFile>,
+}
+
+/// What tells one version of a file from another. Kubernetes swaps a link to a folder, so that the inode is another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+}
+
+impl LoginsFile {
+    /// The logins in this file, which need not be there (yet). It is read when a login is asked for.
+    #[must_use]
+    pub fn new(path: &Path) -> Self {
+        Self { path: path.to_owned(), last: Mutex::default() }
+    }
+
+    async fn current(&self) -> Arc<ConfigFile> {
+        let stamp = stamp(&self.path).await;
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let stamp = match stamp {
+            Ok(stamp) if stamp == last.stamp => return last.logins,
+            Ok(stamp) => stamp,
+            Err(error) => {
+                tracing::warn!(file = %self.path.display(), %error, "registry logins cannot be read; going on with those read last");
+                return last.logins;
+            }
+        };
+        let logins = match stamp {
+            None => ConfigFile::default(),
+            Some(_) => match read(&self.path).await {
+                Ok(logins) => {
+                    tracing::info!(file = %self.path.display(), registries = logins.hosts().count(), "registry logins read");
+                    logins
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "registry logins cannot be used; going on without");
+                    ConfigFile::default()
+                }
+            },
+        };
+        let next = Last { stamp, logins: Arc::new(logins) };
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = next.clone();
+        next.logins
+    }
+}
+
+impl Credentials for LoginsFile {
+    fn find<'a>(
+        &'a self,
+        host: &'a str,
+        repository: &'a str,
+    ) -> BoxFuture<'a, Result<Option<Credential>, CredentialsError>> {
+        Box::pin(async move { self.current().await.for_repository(host, repository) })
+    }
+}
+
+/// `None` where there is no file.
+async fn stamp(path: &Path) -> std::io::Result<Option<Stamp>> {
+    match tokio::fs::metadata(path).await {
+        Ok(found) => Ok(Some(Stamp {
+            device: found.dev(),
+            inode: found.ino(),
+            size: found.size(),
+            modified: (found.mtime(), found.mtime_nsec()),
+        })),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+async fn read(path: &Path) -> Result<ConfigFile, CredentialsError> {
+    let failed = |source| CredentialsError::File { action: "read", path: path.to_owned(), source };
+    let mut bytes = Vec::new();
+    let file = tokio::fs::File::open(path).await.map_err(failed)?;
+    file.take(MAX_FILE + 1).read_to_end(&mut bytes).await.map_err(failed)?;
+    if bytes.len() as u64 > MAX_FILE {
+        let why = format!("it is larger than {} MiB", MAX_FILE >> 20);
+        return Err(CredentialsError::Malformed { path: path.to_owned(), why });
+    }
+    ConfigFile::parse(path, &bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::symlink};
+
+    use larder_registry::ExposeSecret;
+
+    use super::*;
+
+    fn content(password: &str) -> String {
+        format!(r#"{{"auths": {{"a.corp": {{"username": "user", "password": "{password}"}}}}}}"#)
+    }
+
+    async fn password(logins: &LoginsFile) -> Option<String> {
+        match logins.find("a.corp", "app").await.unwrap() {
+            Some(Credential::Password { password, .. }) => Some(password.expose_secret().to_owned()),
+            _ => None,
+        }
+    }
+
+    /// As kubelet writes a secret: each version a folder, and a link that is replaced.
+    #[tokio::test]
+    async fn a_secret_that_is_rotated_is_read_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let logins = LoginsFile::new(&at("data/.dockerconfigjson"));
+        assert_eq!(password(&logins).await, None, "no secret yet");
+        for (version, text) in [("1", content("one")), ("2", content("two"))] {
+            fs::create_dir(at(version)).unwrap();
+            fs::write(at(version).join(".dockerconfigjson"), text).unwrap();
+            symlink(at(version), at("new")).unwrap();
+            fs::rename(at("new"), at("data")).unwrap();
+            let expected = if version == "1" { "one" } else { "two" };
+            assert_eq!(password(&logins).await.as_deref(), Some(expected));
+        }
+        fs::remove_file(at("data")).unwrap();
+        assert_eq!(password(&logins).await, None, "the secret is gone");
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_used_counts_as_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("logins.json");
+        let logins = LoginsFile::new(&path);
+        fs::write(&path, content("one")).unwrap();
+        assert!(password(&logins).await.is_some());
+        fs::write(&path, "no JSON at all").unwrap();
+        assert_eq!(password(&logins).await, None);
+        fs::write(&path, content("three")).unwrap();
+        assert_eq!(password(&logins).await.as_deref(), Some("three"));
+        fs::write(&path, " ".repeat(usize::try_from(MAX_FILE).unwrap() + 1)).unwrap();
+        assert_eq!(password(&logins).await, None);
+    }
+}
