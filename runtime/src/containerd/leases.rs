@@ -9,17 +9,23 @@
 //!
 //! <https://github.com/containerd/containerd/blob/v2.2.1/docs/garbage-collection.md>
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use larder_oci::{Digest, ImageKey};
 
-use super::client::{Answer, Client, WORK_TIMEOUT, request, timed};
+use super::{
+    client::{Answer, Client, WORK_TIMEOUT, request, timed},
+    records::{parse_key, write_key},
+};
 use crate::{
     RuntimeError,
     api::leases::{
-        AddResourceRequest, CreateRequest, DeleteRequest, DeleteResourceRequest, ListResourcesRequest,
-        Resource,
+        AddResourceRequest, CreateRequest, DeleteRequest, DeleteResourceRequest, ListRequest,
+        ListResourcesRequest, Resource,
     },
     socket::CALL_TIMEOUT,
 };
@@ -64,8 +70,18 @@ impl Client {
     /// Makes an image's lease, if it is not there.
     pub(super) async fn lease_image(&self, key: &ImageKey) -> Result<String, RuntimeError> {
         let id = of_image(key);
-        self.create_lease(&id, BTreeMap::from([(IMAGE.to_owned(), key.to_string())])).await?;
+        self.create_lease(&id, BTreeMap::from([(IMAGE.to_owned(), write_key(key))])).await?;
         Ok(id)
+    }
+
+    /// The images that have a lease.
+    pub(super) async fn leased_images(&self) -> Result<BTreeSet<ImageKey>, RuntimeError> {
+        let message = ListRequest { filters: vec![format!("labels.\"{IMAGE}\"")] };
+        let Answer::Done(answer) = self.attempt("list leases", self.leases().list(request(message))).await?
+        else {
+            return Ok(BTreeSet::new());
+        };
+        Ok(answer.leases.iter().filter_map(|lease| parse_key(lease.labels.get(IMAGE)?)).collect())
     }
 
     async fn create_lease(&self, id: &str, labels: BTreeMap<String, String>) -> Result<(), RuntimeError> {

@@ -1,4 +1,4 @@
-//! How images stand in containerd: three lists, whatever the number of images.
+//! How images stand in containerd: four lists, whatever the number of images.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +9,7 @@ use super::{
     Containerd,
     client::{request, timed},
     deliver::is_usable,
-    records::{agents_keys, by_tag, is_kept, names, target},
+    records::{agents_keys, by_tag, is_kept, is_marked, names, target},
     unpack::chain_ids,
 };
 use crate::{
@@ -75,8 +75,12 @@ impl Containerd {
         let mut states: BTreeMap<ImageKey, State> =
             images.iter().map(|image| (image.key.clone(), State::Ready)).collect();
         states.extend(usable.iter().map(|(image, needs)| (image.key.clone(), found.state(image, needs))));
-        let strays = found.records.values().flat_map(agents_keys);
-        let strays = strays.filter(|key| !states.contains_key(key)).collect();
+        let mut strays: BTreeSet<ImageKey> = found.records.values().flat_map(agents_keys).collect();
+        // Whoever began to deliver an image and was killed has left a lease, and perhaps no name.
+        let leased = self.client.leased_images().await?;
+        let named = |key: &ImageKey| found.records.values().any(|record| is_marked(record, key));
+        strays.extend(leased.into_iter().filter(|key| !states.contains_key(key) && !named(key)));
+        strays.retain(|key| !states.contains_key(key));
         Ok(Observation { states, strays, lost })
     }
 

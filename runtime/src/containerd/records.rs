@@ -88,11 +88,13 @@ fn has(labels: &Labels, (label, value): (&str, &str)) -> bool {
     labels.get(label).is_some_and(|found| found == value)
 }
 
-fn write_key(key: &ImageKey) -> String {
+/// An image's key as the value of a label.
+pub(super) fn write_key(key: &ImageKey) -> String {
     format!("{} {}", key.name, key.platform)
 }
 
-fn parse_key(text: &str) -> Option<ImageKey> {
+/// The key that a label names.
+pub(super) fn parse_key(text: &str) -> Option<ImageKey> {
     let (name, platform) = text.split_once(' ')?;
     Some(ImageKey { name: name.parse().ok()?, platform: platform.parse().ok()? })
 }
