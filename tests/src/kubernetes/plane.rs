@@ -77,7 +77,7 @@ impl Plane {
             apiserver: program(Tool::KubeApiserver, apiserver(scratch, site, &keys)?)?,
             controllers: program(
                 Tool::KubeControllerManager,
-                controllers(&keys, client("kube-controller-manager")?),
+                controllers(&keys, client("kube-controller-manager")?, scratch),
             )?,
             scheduler: program(Tool::KubeScheduler, scheduler(client("kube-scheduler")?))?,
             kubectl: Kubectl::new(&admin, scratch.path())?,
@@ -162,12 +162,14 @@ fn apiserver(scratch: &Scratch, site: &Site, keys: &Keys) -> Result<Vec<(&'stati
     ])
 }
 
-fn controllers(keys: &Keys, kubeconfig: String) -> Vec<(&'static str, String)> {
+fn controllers(keys: &Keys, kubeconfig: String, scratch: &Scratch) -> Vec<(&'static str, String)> {
     vec![
         ("kubeconfig", kubeconfig),
         ("root-ca-file", keys.ca.clone()),
         ("service-account-private-key-file", keys.token_signer.clone()),
         ("use-service-account-credentials", "true".to_owned()),
+        // By default a folder in /usr, which it makes, on this machine.
+        ("flex-volume-plugin-dir", scratch.path().join("volume-plugins").display().to_string()),
         ("bind-address", "127.0.0.1".to_owned()),
         ("leader-elect", "false".to_owned()),
         ("profiling", "false".to_owned()),

@@ -108,13 +108,14 @@ impl Machine {
         self.id
     }
 
-    /// Where a path of its file system is to be found from outside, for as long as it runs. (An absolute symbolic link on
-    /// the way leads astray: it is this machine's.)
+    /// Where a path of its file system is to be found from outside, for as long as it runs; afterwards one that does not
+    /// exist. (An absolute symbolic link on the way leads astray: it is this machine's.)
     #[must_use]
     pub fn path(&self, inside: impl AsRef<Path>) -> PathBuf {
         let inside = inside.as_ref();
+        // No process has the number 0.
         Path::new("/proc")
-            .join(self.id.to_string())
+            .join(if self.is_up() { self.id } else { 0 }.to_string())
             .join("root")
             .join(inside.strip_prefix("/").unwrap_or(inside))
     }
@@ -155,6 +156,9 @@ impl Machine {
 
     /// Runs a command in it, with this on its standard input, to its end.
     pub fn run(&self, program: &Path, args: &[&str], input: &[u8]) -> Result<Ran> {
+        if !self.is_up() {
+            return Err(Error::Data { what: "machine", problem: format!("{} has ended", self.name) });
+        }
         let enter = self.enter();
         let program = program.to_string_lossy();
         let mut all: Vec<&str> = enter.iter().map(String::as_str).collect();
@@ -173,6 +177,12 @@ impl Machine {
     /// Ends it, and all that runs in it, at once: what a power cut does.
     pub fn kill(&self) {
         self.init.kill();
+    }
+
+    /// Whether its first process still runs. When it has ended, its number may become that of any process of this
+    /// machine, whose files and namespaces are not for tests.
+    fn is_up(&self) -> bool {
+        self.init.id() == Some(self.id)
     }
 
     fn enter(&self) -> Vec<String> {

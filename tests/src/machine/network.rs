@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::net::SocketAddr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,7 +18,6 @@ use crate::{Error, Result};
 #[derive(Debug, Clone)]
 pub struct Network {
     handle: Arc<File>,
-    path: PathBuf,
 }
 
 /// A network namespace with a process that keeps it, and no other: what a control plane needs.
@@ -54,7 +53,7 @@ impl Network {
     pub(crate) fn of(process: u32) -> Result<Self> {
         let path = PathBuf::from(format!("/proc/{process}/ns/net"));
         let handle = File::open(&path).map_err(Error::file("open", &path))?;
-        Ok(Self { handle: Arc::new(handle), path })
+        Ok(Self { handle: Arc::new(handle) })
     }
 
     /// A program that is to run in it, not started yet. Its log is `<folder>/<name>.log`.
@@ -95,7 +94,9 @@ impl Network {
         })
     }
 
+    /// By our own handle, and not by the process that it was opened of: when that has ended, its number may be another's,
+    /// one that is in this machine's own network.
     fn flag(&self) -> String {
-        format!("--net={}", self.path.display())
+        format!("--net=/proc/{}/fd/{}", std::process::id(), self.handle.as_raw_fd())
     }
 }

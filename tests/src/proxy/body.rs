@@ -94,7 +94,10 @@ impl Sender {
             }
         }
         let room = self.pieces.end.map_or(u64::MAX, |(offset, _)| offset - self.position);
-        let length = self.pending.len().min(PIECE).min(usize::try_from(room).unwrap_or(usize::MAX));
+        // A piece is sent at once: at a low rate, no more than what a tenth of a second brings.
+        let steady = self.pieces.rate.map_or(u64::MAX, |rate| (rate / 10).max(1));
+        let length =
+            self.pending.len().min(PIECE).min(usize::try_from(room.min(steady)).unwrap_or(usize::MAX));
         let piece = self.pending.split_to(length);
         let piece = self.flipped(piece);
         let size = piece.len() as u64;

@@ -46,6 +46,8 @@ pub enum Fault {
     Header(&'static str, String),
     /// A header of the answer is missing.
     WithoutHeader(&'static str),
+    /// No `Content-Length`, whatever else happens to the body: it is sent in chunks.
+    Unannounced,
     /// At most so many bytes a second in this answer.
     Rate(u64),
     /// The request's `Range` is ignored: 200 and the whole body, as some registries do.

@@ -76,6 +76,7 @@ struct Plan {
     answer: Option<Answer>,
     delay: Duration,
     ignore_range: bool,
+    unannounced: bool,
     replace: Option<Bytes>,
     shorten: Option<u64>,
     append: Bytes,
@@ -103,6 +104,7 @@ impl Plan {
                 Fault::WithoutHeader(name) => plan.headers.push((name, None)),
                 Fault::Rate(rate) => plan.pieces.rate = Some(rate),
                 Fault::IgnoreRange => plan.ignore_range = true,
+                Fault::Unannounced => plan.unannounced = true,
             }
         }
         plan
@@ -168,8 +170,9 @@ fn reshape(plan: &Plan, headers: &mut HeaderMap, mut content: Content) -> Conten
         length = length.map(|length| length + plan.append.len() as u64);
         content = content.chain(whole(plan.append.clone())).boxed();
     }
-    if let Some(length) = length {
-        headers.insert(header::CONTENT_LENGTH, length.into());
+    match length {
+        Some(length) if !plan.unannounced => drop(headers.insert(header::CONTENT_LENGTH, length.into())),
+        _ => drop(headers.remove(header::CONTENT_LENGTH)),
     }
     content
 }

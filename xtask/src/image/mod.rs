@@ -148,6 +148,17 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
 }
 
 impl Options {
+    /// As they are released, with the names that `manifests/base` has.
+    pub fn for_release(output: &Path, built: bool) -> Self {
+        Self {
+            output: Some(output.to_owned()),
+            profile: Profile::Release,
+            tag: concat!("v", env!("CARGO_PKG_VERSION")).to_owned(),
+            repository: "ghcr.io/larder-dev".to_owned(),
+            built,
+        }
+    }
+
     fn name(&self, recipe: &Recipe) -> anyhow::Result<ImageName> {
         let text = format!("{}/{}:{}", self.repository, recipe.title, self.tag);
         let name: ImageName = text.parse().context("check --repository and --tag")?;
@@ -278,6 +289,7 @@ mod tests {
         }
         assert!(dockerfile.contains(&format!("\nARG VERSION={}\n", env!("CARGO_PKG_VERSION"))));
         assert!(dockerfile.contains(documents::SOURCE));
+        assert!(dockerfile.contains(&format!("\nENV {}\n", documents::TRIM)));
     }
 
     #[test]

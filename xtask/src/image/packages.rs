@@ -45,8 +45,14 @@ fn owner(dpkg: &Path, file: &Path) -> Option<String> {
     let names: [Option<PathBuf>; 4] = [Some(file.to_owned()), Some(real), bare, usr];
     let answer =
         names.iter().flatten().find_map(|name| query(dpkg, &["--search".as_ref(), name.as_os_str()]))?;
-    let (package, _) = answer.lines().next()?.split_once(": ")?;
-    Some(package.to_owned())
+    found(&answer).map(str::to_owned)
+}
+
+/// The first package that `dpkg-query --search` names. It may say first that somebody has diverted the file, as Debian 13
+/// has the loader, and a file may belong to several packages.
+fn found(answer: &str) -> Option<&str> {
+    let line = answer.lines().find(|line| !line.starts_with("diversion by "))?;
+    line.split_once(": ")?.0.split(", ").next()
 }
 
 fn query(dpkg: &Path, args: &[&std::ffi::OsStr]) -> Option<String> {
@@ -58,4 +64,27 @@ fn copy(files: &mut Files, source: &Path, path: &str) -> anyhow::Result<()> {
     let content = std::fs::read(source).with_context(|| format!("cannot read {}", source.display()))?;
     files.file(path, content);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_package_is_told_from_what_else_dpkg_says() {
+        for (answer, expected) in [
+            ("libc6:amd64: /lib/x86_64-linux-gnu/libc.so.6\n", Some("libc6:amd64")),
+            ("a, b:amd64: /usr/share/doc\n", Some("a")),
+            (
+                "diversion by usr-is-merged from: /lib64/ld-linux-x86-64.so.2\n\
+                 diversion by usr-is-merged to: /lib64/ld-linux-x86-64.so.2.usr-is-merged\n\
+                 libc6:amd64: /lib64/ld-linux-x86-64.so.2\n",
+                Some("libc6:amd64"),
+            ),
+            ("diversion by x from: /y\n", None),
+            ("", None),
+        ] {
+            assert_eq!(found(answer), expected, "{answer}");
+        }
+    }
 }
