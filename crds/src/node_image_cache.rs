@@ -73,8 +73,8 @@ pub struct NodeImageCacheSpec {
     #[schemars(length(max = 4096))]
     pub released: Vec<ReleasedImage>,
 
-    /// Images that an ImageCache wants here and whose turn has not come: they are not fetched, and not removed where
-    /// they are.
+    /// Images that an ImageCache wants here, whose turn has not come, and that the node may have: they are not fetched,
+    /// and not removed where they are.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 4096))]
     pub deferred: Vec<DeferredImage>,

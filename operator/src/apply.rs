@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use kube::{
     Api, Client,
-    api::{DeleteParams, Patch, PatchParams, Preconditions},
+    api::{DeleteParams, ListParams, Patch, PatchParams, Preconditions},
 };
 use larder_crds::{GROUP, ImageCacheStatus, NodeImageCacheSpec, OPERATOR_FIELD_MANAGER};
 use larder_plan::object::{CacheObject, NodeCacheObject};
@@ -86,6 +86,11 @@ impl ApplyError {
             Cause::NotLeading => Category::NotLeading,
         }
     }
+
+    /// Whether it may have been written all the same.
+    pub fn leaves_in_doubt(&self) -> bool {
+        matches!(self.category(), Category::Unavailable | Category::NotLeading)
+    }
 }
 
 /// What all writes go through: it holds them back where another replica may lead, and counts them.
@@ -114,11 +119,25 @@ impl Writer {
         if let Some(uid) = uid {
             metadata["uid"] = uid.into();
         }
-        let patch = body("NodeImageCache", metadata, "spec", whole(json!(spec), &["images", "released"]));
+        let patch =
+            body("NodeImageCache", metadata, "spec", whole(json!(spec), &["images", "released", "deferred"]));
         let api: Api<RawNodeImageCache> = Api::all(self.client.clone());
         let parameters = parameters();
         let applied = api.patch(node, &parameters, &patch);
         self.attempt("applying", ("NodeImageCache", node), applied).await.map(NodeCacheObject::from)
+    }
+
+    /// The `NodeImageCache` of a node as it stands now, if there is one.
+    pub async fn read_node_cache(&self, node: &str) -> Result<Option<NodeCacheObject>, ApplyError> {
+        let api: Api<RawNodeImageCache> = Api::all(self.client.clone());
+        // The operator has the right to list, which it needs anyway, and none to get.
+        let parameters = ListParams::default().fields(&format!("metadata.name={node}"));
+        let cause = match tokio::time::timeout(TIMEOUT, api.list(&parameters)).await {
+            Ok(Ok(found)) => return Ok(found.items.into_iter().next().map(NodeCacheObject::from)),
+            Ok(Err(error)) => Cause::Client(error),
+            Err(_) => Cause::Timeout,
+        };
+        Err(ApplyError { action: "reading", kind: "NodeImageCache", name: node.to_owned(), cause })
     }
 
     /// Deletes a `NodeImageCache`, if it is still this object in this version.

@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 mod apply;
+mod catch_up;
 mod election;
 mod events;
 mod explain;
@@ -33,6 +34,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     apply::Writer,
+    catch_up::catch_up,
     election::{Elector, Fence},
     health::Standing,
     probes::Shared,
@@ -50,10 +52,11 @@ pub use crate::{
 const LAST_EVENTS: Duration = Duration::from_secs(3);
 
 /// How far apart two writes of one object are at least. An `ImageCache`'s status follows what thousands of nodes
-/// report; a node's specification changes with every `ImageCache` that is applied.
+/// report; a node's specification changes with every `ImageCache` that is applied. The turns of a roll-out are written
+/// nowhere, but to give them takes a look at all nodes.
 fn spacing(key: &Key) -> Duration {
     match key {
-        Key::Node(_) => Duration::from_millis(100),
+        Key::Node(_) | Key::Rollout(_) => Duration::from_millis(100),
         Key::Cache(_) => Duration::from_secs(1),
     }
 }
@@ -170,10 +173,16 @@ async fn lead(
     let ended = if shutdown.is_cancelled() {
         Ok(())
     } else {
-        shared.health.set(Standing::Leading);
-        tracing::info!("leading: planning starts");
-        context.start();
-        let work = work(options, shared, context, publisher, &shutdown);
+        let was_standby = elector.is_some();
+        let work = async {
+            if was_standby && !catch_up(context, &shutdown).await {
+                return Ok(());
+            }
+            shared.health.set(Standing::Leading);
+            tracing::info!("leading: planning starts");
+            context.start();
+            work(options, shared, context, publisher, &shutdown).await
+        };
         match &mut elector {
             None => work.await,
             Some(elector) => tokio::select! {

@@ -8,7 +8,7 @@ use k8s_openapi::{
     api::core::v1::Node,
     apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta},
 };
-use kube::{Resource, ResourceExt as _, core::PartialObjectMeta};
+use kube::{Resource, ResourceExt as _};
 use larder_crds::{ImageCache, ImageCacheStatus, NodeImageCache, NodeImageCacheStatus};
 use larder_plan::object::{CacheObject, NodeCacheObject, NodeObject, node_owners};
 use serde::{Deserialize, de::DeserializeOwned};
@@ -75,12 +75,48 @@ impl From<RawNodeImageCache> for NodeCacheObject {
     }
 }
 
-/// A Node, of which nothing but the metadata is fetched.
-pub(crate) fn node(object: PartialObjectMeta<Node>) -> NodeObject {
-    NodeObject {
-        name: object.name_any(),
-        uid: object.metadata.uid.unwrap_or_default(),
-        labels: object.metadata.labels.unwrap_or_default(),
+/// A Node, as far as it is of interest. The rest of it, which is large, is skipped while it is read.
+#[derive(Debug, Clone, Resource, Deserialize)]
+#[resource(inherit = Node)]
+pub(crate) struct RawNode {
+    metadata: ObjectMeta,
+    #[serde(default)]
+    spec: RawNodeSpec,
+    #[serde(default)]
+    status: RawNodeStatus,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+struct RawNodeSpec {
+    unschedulable: Option<bool>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+struct RawNodeStatus {
+    conditions: Option<Vec<RawNodeCondition>>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct RawNodeCondition {
+    #[serde(rename = "type")]
+    kind: String,
+    status: String,
+}
+
+impl From<RawNode> for NodeObject {
+    fn from(object: RawNode) -> Self {
+        let name = object.name_any();
+        let is_cordoned = object.spec.unschedulable == Some(true);
+        let conditions = object.status.conditions.unwrap_or_default();
+        // Kubelet states it from the beginning. Of a Node that says nothing there is nothing to wait for.
+        let is_out_of_order =
+            conditions.iter().any(|condition| condition.kind == "Ready" && condition.status != "True");
+        Self {
+            name,
+            uid: object.metadata.uid.unwrap_or_default(),
+            labels: object.metadata.labels.unwrap_or_default(),
+            is_available: !is_cordoned && !is_out_of_order,
+        }
     }
 }
 
@@ -154,6 +190,31 @@ mod tests {
         let status = json!({"conditions": conditions(), "observedGeneration": 2, "failuresTotal": 0});
         let object = cache(&json!({}), &status);
         assert_eq!(serde_json::to_value(object.status).unwrap(), status);
+    }
+
+    #[test]
+    fn a_node_is_in_service_unless_it_is_cordoned_or_not_ready() {
+        let condition = |status: &str| {
+            json!({"conditions": [{"type": "DiskPressure", "status": "False"},
+            {"type": "Ready", "status": status, "lastHeartbeatTime": "2026-01-01T00:00:00Z"}], "images": []})
+        };
+        for (spec, status, expected) in [
+            (json!({}), json!({}), true),
+            (json!({"podCIDR": "10.0.0.0/24"}), condition("True"), true),
+            (json!({"unschedulable": false}), condition("True"), true),
+            (json!({"unschedulable": true}), condition("True"), false),
+            (json!({}), condition("False"), false),
+            (json!({}), condition("Unknown"), false),
+        ] {
+            let node = json!({"metadata": {"name": "n1", "uid": "u", "labels": {"pool": "web"}},
+                "spec": spec, "status": status});
+            let node: NodeObject = serde_json::from_value::<RawNode>(node.clone()).unwrap().into();
+            assert_eq!(
+                (node.is_available, node.labels["pool"].as_str()),
+                (expected, "web"),
+                "{spec} {status}"
+            );
+        }
     }
 
     #[test]

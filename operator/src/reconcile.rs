@@ -9,6 +9,8 @@ use k8s_openapi::jiff::Timestamp;
 use larder_plan::{
     Index, Key,
     index::{Dirty, NodeAction},
+    object::NodeCacheObject,
+    rollout::Written,
 };
 use tokio::time::Instant;
 use tracing::Instrument as _;
@@ -67,12 +69,13 @@ pub(crate) enum Effect {
 pub(crate) async fn reconcile(context: Arc<Context>, key: Key) -> Outcome {
     let span = match &key {
         Key::Node(node) => tracing::info_span!("reconcile", node),
-        Key::Cache(cache) => tracing::info_span!("reconcile", cache),
+        Key::Cache(cache) | Key::Rollout(cache) => tracing::info_span!("reconcile", cache),
     };
     let done = async {
         match &key {
             Key::Node(name) => reconcile_node(&context, name).await,
             Key::Cache(name) => reconcile_cache(&context, name).await,
+            Key::Rollout(name) => Ok(give_turns(&context, name)),
         }
     };
     async {
@@ -92,26 +95,64 @@ pub(crate) async fn reconcile(context: Arc<Context>, key: Key) -> Outcome {
 }
 
 async fn reconcile_node(context: &Context, node: &str) -> Result<Effect, ApplyError> {
-    let action = context.index().plan_node(node);
+    if context.index().is_in_doubt(node) {
+        read_node_cache(context, node).await?;
+    }
+    let action = context.index_mut().take_on(node);
+    let Some(action) = action else { return Ok(Effect::Unchanged) };
+    let written = write_node_cache(context, node, action).await;
+    if written.as_ref().is_err_and(|error| !error.leaves_in_doubt()) {
+        let dirty = context.index_mut().conclude(node, Written::Refused);
+        context.add(dirty);
+    }
+    written.map(|()| Effect::Written)
+}
+
+async fn write_node_cache(context: &Context, node: &str, action: NodeAction) -> Result<(), ApplyError> {
     match action {
-        None => return Ok(Effect::Unchanged),
-        Some(NodeAction::Apply { node_uid, uid, spec }) => {
+        NodeAction::Apply { node_uid, uid, spec } => {
             let applied = context.writer.node_cache(node, &node_uid, uid.as_deref(), &spec).await?;
             tracing::info!(
                 images = spec.images.len(),
                 released = spec.released.len(),
+                deferred = spec.deferred.len(),
                 "node's images applied"
             );
             // What was written is known before the watch shows it: the next plan must not start from less.
-            let dirty = context.index_mut().apply_node_cache(applied);
-            context.add(dirty);
+            take_in(context, node, Some(applied));
         }
-        Some(NodeAction::Delete { uid, resource_version }) => {
+        NodeAction::Delete { uid, resource_version } => {
             context.writer.delete_node_cache(node, uid, resource_version).await?;
             tracing::info!("NodeImageCache deleted: its Node is gone");
         }
     }
-    Ok(Effect::Written)
+    Ok(())
+}
+
+/// Finds out what became of a write that nobody answered for.
+async fn read_node_cache(context: &Context, node: &str) -> Result<(), ApplyError> {
+    let found = context.writer.read_node_cache(node).await?;
+    take_in(context, node, found);
+    Ok(())
+}
+
+fn take_in(context: &Context, node: &str, object: Option<NodeCacheObject>) {
+    let mut index = context.index_mut();
+    let mut dirty = match object {
+        Some(object) => index.apply_node_cache(object),
+        None => index.delete_node_cache(node),
+    };
+    dirty.extend(index.conclude(node, Written::Known));
+    drop(index);
+    context.add(dirty);
+}
+
+fn give_turns(context: &Context, cache: &str) -> Effect {
+    let dirty = context.index_mut().roll_out(cache);
+    let effect = if dirty.is_empty() { Effect::Unchanged } else { Effect::Written };
+    tracing::debug!(nodes = dirty.len(), "turns given");
+    context.add(dirty);
+    effect
 }
 
 async fn reconcile_cache(context: &Context, cache: &str) -> Result<Effect, ApplyError> {

@@ -6,10 +6,8 @@ use std::{
 };
 
 use futures::{StreamExt as _, stream::BoxStream};
-use k8s_openapi::api::core::v1::Node;
 use kube::{
     Api, Client, ResourceExt,
-    core::PartialObjectMeta,
     runtime::{
         WatchStreamExt as _,
         watcher::{self, Event, watcher},
@@ -23,13 +21,13 @@ use larder_plan::{
 
 use crate::{
     explain,
-    object::{self, RawImageCache, RawNodeImageCache},
+    object::{RawImageCache, RawNode, RawNodeImageCache},
     probes::Shared,
     reconcile::Context,
 };
 
 /// How many objects a list is asked for at a time. A page is held as text, as JSON and decoded at the same time.
-const PAGE: u32 = 50;
+pub(crate) const PAGE: u32 = 50;
 
 /// A watch came to its end, which it never does while the process is in order.
 #[derive(Debug, thiserror::Error)]
@@ -139,7 +137,7 @@ impl<K: ResourceExt + 'static, T> Watch<K, T> {
 /// The watches on all that planning depends on.
 pub(crate) struct Watches {
     caches: Watch<RawImageCache, CacheObject>,
-    nodes: Watch<PartialObjectMeta<Node>, NodeObject>,
+    nodes: Watch<RawNode, NodeObject>,
     node_caches: Watch<RawNodeImageCache, NodeCacheObject>,
 }
 
@@ -158,8 +156,7 @@ impl Watches {
                     Change::Deleted(name) => index.delete_cache(&name),
                 },
             ),
-            // Metadata alone: the rest of a Node is large, and changes with every heartbeat.
-            nodes: watch(Kind::Node, client, shared, object::node, |index, change| match change {
+            nodes: watch(Kind::Node, client, shared, NodeObject::from, |index, change| match change {
                 Change::Listing(object) | Change::Applied(object) => index.apply_node(object),
                 Change::Listed(names) => index.end_nodes(&names),
                 Change::Deleted(name) => index.delete_node(&name),

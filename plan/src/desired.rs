@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use larder_crds::{
-    DeferredImage, DeletionPolicy, ImageState, NodeImage, NodeImageCacheSpec, PullPolicy, ReleasedImage, WantedBy,
+    DeferredImage, DeletionPolicy, ImageState, NodeImage, NodeImageCacheSpec, PullPolicy, ReleasedImage,
+    WantedBy,
 };
 
 use crate::{
@@ -99,7 +100,14 @@ pub(crate) fn plan(caches: &Caches, turns: &Turns, place: &Place<'_>) -> Plan {
         }
     }
     remember_promises(caches, previous, &mut wanted);
-    deferred.retain(|target| !wanted.contains_key(target));
+    // What the node has not been told of, it does not have: there is nothing to spare.
+    let may_be_there = previous.map(|spec| {
+        let told = spec.images.iter().map(Target::from).chain(spec.deferred.iter().map(Target::from));
+        told.collect::<BTreeSet<_>>()
+    });
+    deferred.retain(|target| {
+        !wanted.contains_key(target) && may_be_there.as_ref().is_none_or(|told| told.contains(target))
+    });
     let mut released = released(caches, place.current, &wanted);
     released.retain(|image| !deferred.contains(&Target::from(image)));
     let mut images: Vec<NodeImage> = wanted.into_values().collect();
@@ -144,9 +152,10 @@ fn keep(
         // What does not make a node fetch takes effect at once. An image that has been taken out of the list goes when
         // the cache goes, as it does everywhere else.
         let wish = valid.wish(&target);
-        let (pull_policy, deletion_policy) = wish.map_or((image.pull_policy, DeletionPolicy::Delete), |wish| {
-            (wish.pull_policy, valid.deletion_policy())
-        });
+        let (pull_policy, deletion_policy) = wish
+            .map_or((image.pull_policy, DeletionPolicy::Delete), |wish| {
+                (wish.pull_policy, valid.deletion_policy())
+            });
         let entry = entry(wanted, target);
         entry.pull_policy = entry.pull_policy.max(pull_policy);
         entry.wanted_by.push(WantedBy { name: name.to_owned(), uid: cache.uid.clone(), deletion_policy });

@@ -486,6 +486,11 @@ impl Index {
         self.node_caches.get(name).filter(|node_cache| node_cache.is_of(node))
     }
 
+    /// The `NodeImageCache` of an earlier node of this name. It is about to go; until then, whoever runs there obeys it.
+    pub(crate) fn lingering(&self, name: &str, node: &Node) -> Option<&NodeCache> {
+        self.node_caches.get(name).filter(|node_cache| !node_cache.is_of(node))
+    }
+
     /// The nodes whose plan depends on an `ImageCache` in any of these states.
     fn nodes_of<'a>(&self, name: &str, states: impl IntoIterator<Item = &'a Cache>) -> Dirty {
         let states: Vec<&Cache> = states.into_iter().collect();
@@ -500,6 +505,7 @@ impl Index {
     /// The `ImageCache`s whose status may differ when a node's `NodeImageCache` changes from `old` to `new`.
     fn caches_touched(&self, name: &str, old: Option<&NodeCache>, new: Option<&NodeCache>) -> Dirty {
         let Some(node) = self.nodes.get(name) else { return Dirty::new() };
+        let is_lingering = old.is_some_and(|old| !old.is_of(node));
         let old = old.filter(|old| old.is_of(node));
         let new = new.filter(|new| new.is_of(node));
         let has_agent = |node_cache: Option<&NodeCache>| node_cache.is_some_and(|held| held.has_agent);
@@ -513,7 +519,7 @@ impl Index {
         });
         let mut dirty: Dirty = touched.map(|(cache, _)| Key::Cache(cache.clone())).collect();
         dirty.extend(rollout::changed(name, &self.standings(node, old), &self.standings(node, new)));
-        if agent_changed {
+        if agent_changed || is_lingering {
             dirty.extend(self.rollouts());
         }
         dirty

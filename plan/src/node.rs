@@ -52,6 +52,15 @@ pub enum Delivered {
     Unknown,
 }
 
+/// Images that are not wanted now, and that are not to be removed all the same.
+#[derive(Debug, Clone, Copy)]
+pub struct Spared<'a> {
+    /// To be left where they are, without looking after them.
+    pub released: &'a BTreeSet<ImageKey>,
+    /// Wanted later: nothing is done about them, whether they are there or not.
+    pub deferred: &'a BTreeSet<ImageKey>,
+}
+
 /// One thing to do. Steps are independent of each other: each may fail, or be done twice, without harm.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Step {
@@ -74,18 +83,19 @@ pub enum Step {
 
 /// The steps that lead from what is held to what is wanted, in order of image.
 ///
-/// `released` are images to keep although they are not wanted. `strays` are images that the agent once gave to the runtime
+/// `strays` are images that the agent once gave to the runtime
 /// and that are not wanted; the store may have lost them. When the steps are done, the plan is empty.
 #[must_use]
 pub fn steps(
     wanted: &[Wanted],
-    released: &BTreeSet<ImageKey>,
+    spared: &Spared<'_>,
     held: &[Held],
     strays: &BTreeSet<ImageKey>,
 ) -> Vec<Step> {
+    let Spared { released, deferred } = spared;
     let held: BTreeMap<&ImageKey, &Held> = held.iter().map(|image| (&image.key, image)).collect();
     let wanted_keys: BTreeSet<&ImageKey> = wanted.iter().map(|image| &image.key).collect();
-    let is_unwanted = |key: &ImageKey| !wanted_keys.contains(key);
+    let is_unwanted = |key: &ImageKey| !wanted_keys.contains(key) && !deferred.contains(key);
     let towards = wanted.iter().flat_map(|image| towards(image, held.get(&image.key).copied()));
     let away = held
         .values()
@@ -155,6 +165,31 @@ mod tests {
 
     fn none() -> BTreeSet<ImageKey> {
         BTreeSet::new()
+    }
+
+    /// The plan where nothing is deferred.
+    fn steps(
+        wanted: &[Wanted],
+        released: &BTreeSet<ImageKey>,
+        held: &[Held],
+        strays: &BTreeSet<ImageKey>,
+    ) -> Vec<Step> {
+        super::steps(wanted, &Spared { released, deferred: &none() }, held, strays)
+    }
+
+    #[test]
+    fn nothing_is_done_about_what_is_deferred() {
+        let deferred = BTreeSet::from([key(1), key(2), key(3), key(4)]);
+        let (first, second) = (there(1, Claim::Larder, Delivered::Ready), held(2, false, Claim::Larder));
+        let held = [first, second, held(5, true, Claim::Larder)];
+        let spared = Spared { released: &none(), deferred: &deferred };
+        let strays = [key(3)].into();
+        assert_eq!(super::steps(&[], &spared, &held, &strays), [Step::Remove(key(5))]);
+        // It has become its turn.
+        assert_eq!(
+            super::steps(&wanted(&[2, 4]), &spared, &held, &strays),
+            [Step::Fetch(key(2)), Step::Fetch(key(4)), Step::Remove(key(5))]
+        );
     }
 
     #[test]

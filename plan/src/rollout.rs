@@ -56,10 +56,29 @@ pub(crate) struct Standing {
     pub needs_turn: bool,
     /// It fetches what the cache has given it.
     pub is_busy: bool,
-    /// It is neither cordoned nor out of order.
-    pub is_available: bool,
-    /// Its agent has taken up what it was told last: what it reports is of the images that it was told.
-    pub is_taken_up: bool,
+    pub service: Service,
+}
+
+/// Whether a node could take up something new.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Service {
+    /// It is cordoned, or not ready.
+    Out,
+    /// Its agent has not taken up what it was told last, or there is none.
+    Behind,
+    /// What its agent reports is of the images that it was told last.
+    Ready,
+}
+
+impl Service {
+    fn of(node: &Node, held: Option<&NodeCache>) -> Self {
+        let is_up_to_date = |held: &NodeCache| held.has_agent && held.is_taken_up() && held.is_plannable();
+        match node.is_available {
+            false => Self::Out,
+            true if held.is_some_and(is_up_to_date) => Self::Ready,
+            true => Self::Behind,
+        }
+    }
 }
 
 impl Standing {
@@ -69,14 +88,13 @@ impl Standing {
             matches: valid.matches(&node.labels),
             needs_turn: needs_turn(name, cache, valid, held, is_busy),
             is_busy,
-            is_available: node.is_available,
-            is_taken_up: held.is_some_and(|held| held.has_agent && held.is_taken_up() && held.is_plannable()),
+            service: Service::of(node, held),
         }
     }
 
     /// Whether it may get what it lacks, if it is its turn.
     fn is_startable(self) -> bool {
-        self.matches && self.needs_turn && self.is_available && self.is_taken_up
+        self.matches && self.needs_turn && self.service == Service::Ready
     }
 }
 
@@ -103,7 +121,7 @@ impl Course {
             Pace::Limited(_) => {}
         }
         let standing = standing();
-        if standing.is_busy && !standing.is_available {
+        if standing.is_busy && standing.service == Service::Out {
             Self::Withdraw
         } else if !standing.needs_turn {
             Self::Give { starts: false }
@@ -162,8 +180,7 @@ fn needs_turn(
     // Nothing to give. To take away the image that failed would have it busy with the others, though.
     let (Some(held), Some(spec), false) = (held, spec, is_busy) else { return false };
     let given = spec.images.iter().filter(|image| claims(image, name, &cache.uid)).count();
-    given > valid.images().len()
-        && unsettled(valid.images().iter().map(|image| state(held, &image.target)))
+    given > valid.images().len() && unsettled(valid.images().iter().map(|image| state(held, &image.target)))
 }
 
 /// The list is in order: the operator wrote it.
@@ -277,7 +294,8 @@ impl Index {
             let held = self.node_cache_of(node_name, node);
             let standing = Standing::new(name, cache, valid, node, held);
             selected += usize::from(cache.selects(&node.labels, held));
-            if standing.is_busy || self.turns.is_sent(&uid, node_name) {
+            let lingers = self.lingering(node_name, node).is_some_and(|held| is_busy(name, &uid, held));
+            if standing.is_busy || lingers || self.turns.is_sent(&uid, node_name) {
                 busy += 1;
             } else if standing.is_startable() {
                 waiting.push(node_name.clone());
@@ -313,7 +331,9 @@ impl Index {
 /// What is to be looked at again when a node's standings change.
 pub(crate) fn changed(node: &str, old: &[(&str, Standing)], new: &[(&str, Standing)]) -> Dirty {
     let mut dirty = Dirty::new();
-    for (name, standing) in old.iter().filter(|old| !new.contains(old)).chain(new.iter().filter(|new| !old.contains(new))) {
+    for (name, standing) in
+        old.iter().filter(|old| !new.contains(old)).chain(new.iter().filter(|new| !old.contains(new)))
+    {
         if standing.matches || standing.is_busy {
             let name = (*name).to_owned();
             dirty.extend([Key::Node(node.to_owned()), Key::Cache(name.clone()), Key::Rollout(name)]);

@@ -291,7 +291,8 @@ mod tests {
     fn roll_outs_pauses_and_nodes_out_of_service() {
         let failure = failure();
         let of = |counts: NodeCounts| Picture { counts, ..picture(12, 0, 12, None) };
-        let counts = NodeCounts { selected: 12, ready: 2, progressing: 3, failed: 0, waiting: 7, unavailable: 0 };
+        let counts =
+            NodeCounts { selected: 12, ready: 2, progressing: 3, failed: 0, waiting: 7, unavailable: 0 };
         let paused = |counts| Picture { is_paused: true, ..of(counts) };
         let waiting = NodeCounts { ready: 11, progressing: 0, waiting: 1, ..counts };
         let away = NodeCounts { ready: 10, progressing: 0, waiting: 0, unavailable: 2, ..counts };
@@ -308,7 +309,8 @@ mod tests {
                 paused(counts),
                 "Reconciling",
                 "Paused",
-                "2 of 12 nodes hold all 2 images; 3 are fetching (67%); 7 wait since spec.paused is true".to_owned(),
+                "2 of 12 nodes hold all 2 images; 3 are fetching (67%); 7 wait since spec.paused is true"
+                    .to_owned(),
             ),
             (
                 paused(waiting),

@@ -64,6 +64,7 @@ pub(super) struct FailureLabels {
 pub(crate) enum KeyKind {
     Node,
     Cache,
+    Rollout,
 }
 
 /// How a reconcile ended.
@@ -84,6 +85,7 @@ pub(crate) type WriteOutcome = Result<(), Category>;
 named!(KeyKind, kind => match kind {
     KeyKind::Node => "node",
     KeyKind::Cache => "cache",
+    KeyKind::Rollout => "rollout",
 });
 
 named!(ReconcileResult, result => match result {

@@ -102,6 +102,7 @@ impl Metrics {
         let kind = match key {
             Key::Node(_) => KeyKind::Node,
             Key::Cache(_) => KeyKind::Cache,
+            Key::Rollout(_) => KeyKind::Rollout,
         };
         let labels = ReconcileLabels { kind: Label(kind), result: Label(result) };
         self.0.reconciles.get_or_create(&labels).observe(took.as_secs_f64());

@@ -202,11 +202,8 @@ impl World {
     /// Works on one dirty key, if there is one. Nodes whose write is under way wait.
     pub fn work(&mut self) -> bool {
         let is_free = |key: &&Key| !matches!(key, Key::Node(name) if self.under_way.contains_key(name));
-        let key = if self.backwards {
-            self.dirty.iter().rfind(is_free)
-        } else {
-            self.dirty.iter().find(is_free)
-        };
+        let key =
+            if self.backwards { self.dirty.iter().rfind(is_free) } else { self.dirty.iter().find(is_free) };
         let Some(key) = key.cloned() else { return false };
         self.dirty.remove(&key);
         match key {
@@ -236,32 +233,41 @@ impl World {
     }
 
     fn read_back(&mut self, name: &str) {
+        self.watch(name);
+        let dirty = self.index.conclude(name, Written::Known);
+        self.soil(dirty);
+    }
+
+    /// The watch brings what the API server has of a node.
+    fn watch(&mut self, name: &str) {
         let dirty = match self.node_caches.get(name).cloned() {
             Some(object) => self.index.apply_node_cache(object),
             None => self.index.delete_node_cache(name),
         };
-        self.soil(dirty);
-        let dirty = self.index.conclude(name, Written::Known);
         self.soil(dirty);
     }
 
     /// What was sent arrives, or does not.
     pub fn land(&mut self, name: &str, landing: Landing) {
         let Some(action) = self.under_way.remove(name) else { return };
-        if landing == Landing::Refused || !self.write(name, action, landing == Landing::Answered) {
-            let dirty = self.index.conclude(name, Written::Refused);
-            self.soil(dirty);
-        } else if landing == Landing::Answered {
-            let dirty = self.index.conclude(name, Written::Known);
-            self.soil(dirty);
+        let is_written = landing != Landing::Refused && self.write(name, action, landing);
+        if is_written && landing == Landing::Unanswered {
+            self.dirty.insert(node(name));
             return;
         }
-        self.dirty.insert(node(name));
+        let written = if is_written { Written::Known } else { Written::Refused };
+        let dirty = self.index.conclude(name, written);
+        self.soil(dirty);
+        if !is_written {
+            // It was refused for something that had changed: sooner or later the watch brings it.
+            self.watch(name);
+            self.dirty.insert(node(name));
+        }
     }
 
     /// Does what the API server does with a write, and says whether it took it. Without an answer only the API server knows;
     /// the watch will tell.
-    fn write(&mut self, name: &str, action: NodeAction, is_answered: bool) -> bool {
+    fn write(&mut self, name: &str, action: NodeAction, landing: Landing) -> bool {
         let old = self.node_caches.get(name).cloned();
         let object = match action {
             NodeAction::Delete { uid, resource_version } => {
@@ -281,7 +287,7 @@ impl World {
                 let is_new_spec = old.as_ref().is_none_or(|old| old.spec.as_ref() != Ok(&spec));
                 NodeCacheObject {
                     name: name.to_owned(),
-                    uid: old.as_ref().map(|old| old.uid.clone()).unwrap_or_else(|| self.uid()),
+                    uid: old.as_ref().map_or_else(|| self.uid(), |old| old.uid.clone()),
                     resource_version: Some(self.version()),
                     generation: Some(generation + i64::from(is_new_spec)),
                     deleting: false,
@@ -294,7 +300,7 @@ impl World {
         self.writes += 1;
         self.check_limits(name, &object);
         self.node_caches.insert(name.to_owned(), object.clone());
-        if is_answered {
+        if landing == Landing::Answered {
             let dirty = self.index.apply_node_cache(object);
             self.soil(dirty);
         }
@@ -307,9 +313,10 @@ impl World {
         let given = spec.images.iter().filter(|image| image.wanted_by.iter().any(|by| by.uid == cache.uid));
         let states: Vec<_> = given
             .map(|image| {
-                let reported = object.status.images.iter().find(|reported| {
-                    reported.image == image.image && reported.platform == image.platform
-                });
+                let reported =
+                    object.status.images.iter().find(|reported| {
+                        reported.image == image.image && reported.platform == image.platform
+                    });
                 reported.map(|reported| reported.state)
             })
             .collect();
@@ -322,6 +329,12 @@ impl World {
         let cache = &self.caches[cache];
         let nodes = self.node_caches.values().filter(|object| self.nodes.contains_key(&object.name));
         nodes.filter(|object| Self::is_busy(object, cache)).count()
+    }
+
+    /// The cache that keeps a node busy, if there is one.
+    pub fn busy_with_anything(&self, node: &str) -> Option<&str> {
+        let object = self.node_caches.get(node)?;
+        self.caches.values().find(|cache| Self::is_busy(object, cache)).map(|cache| cache.name.as_str())
     }
 
     /// A write of the operator's that makes a node busy never makes too many of them.
@@ -340,9 +353,10 @@ impl World {
                 Some(IntOrString::Int(number)) => usize::try_from(*number).unwrap(),
                 Some(IntOrString::String(percent)) => {
                     let percent: usize = percent.trim_end_matches('%').parse().unwrap();
-                    let pool = spec.node_selector.as_ref().map(|selector| {
-                        selector.match_labels.as_ref().unwrap()["pool"].clone()
-                    });
+                    let pool = spec
+                        .node_selector
+                        .as_ref()
+                        .map(|selector| selector.match_labels.as_ref().unwrap()["pool"].clone());
                     let selected = self.nodes.values().filter(|node| match &pool {
                         Some(pool) => node.labels["pool"] == *pool,
                         None => {

@@ -89,7 +89,8 @@ impl Larder {
         self.wait_cache(name, &format!("ready on {nodes} nodes"), |status| {
             condition(status, "Ready")["status"] == "True"
                 && status["nodes"]
-                    == json!({"selected": nodes, "ready": nodes, "progressing": 0, "failed": 0})
+                    == json!({"selected": nodes, "ready": nodes, "progressing": 0, "failed": 0, "waiting": 0,
+                        "unavailable": 0})
         })
     }
 
