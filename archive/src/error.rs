@@ -14,6 +14,14 @@ pub enum ArchiveError {
     /// The layer store could not do its part.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The disk that the archive goes to, or the user's share of it, has no room left.
+    #[error("no space left to write {}: free some space or write it to a larger disk ({source})", path.display())]
+    DiskFull {
+        /// The archive.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// A file could not be used.
     #[error("cannot {doing} {}: {source}", path.display())]
     File {
@@ -114,6 +122,18 @@ pub type Result<T> = std::result::Result<T, ArchiveError>;
 impl ArchiveError {
     pub(crate) fn file(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::File { doing, path: path.to_owned(), source }
+    }
+
+    /// The same error, said of the file that is being written where its disk is full.
+    pub(crate) fn at(self, path: &Path) -> Self {
+        match self {
+            Self::File { source, .. } | Self::Write(source)
+                if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) =>
+            {
+                Self::DiskFull { path: path.to_owned(), source: source.kind().into() }
+            }
+            other => other,
+        }
     }
 
     pub(crate) fn invalid(text: impl Into<String>) -> Self {

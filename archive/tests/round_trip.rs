@@ -303,8 +303,15 @@ fn a_file_is_whole_or_not_there() {
     let path = from.dir.path().join("one.tar.gz");
     let options = SaveOptions { form: Form::Both, compression: Compression::of_path(&path) };
     let images = [save_image(&stored)];
+    let names = || fs::read_dir(from.dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    // Nothing of it is to be seen while it is written, so nothing is left by a kill.
+    let unseen = || {
+        let names: Vec<_> = names();
+        assert_eq!(names.len(), 1, "{names:?}");
+        false
+    };
+    to_file(&from.store, &images, options, &path, &unseen).unwrap();
     let to_path = |path: &Path| to_file(&from.store, &images, options, path, &|| false);
-    to_path(&path).unwrap();
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     let before = fs::read(&path).unwrap();
     assert_eq!(before[..2], [0x1f, 0x8b]);
@@ -326,8 +333,7 @@ fn a_file_is_whole_or_not_there() {
     assert!(to_path(Path::new("/dev/null")).unwrap_err().to_string().contains("got a device"));
     let nowhere = from.dir.path().join("no/such/folder.tar");
     assert!(to_path(&nowhere).unwrap_err().to_string().contains("No such file"));
-    let left: Vec<_> =
-        fs::read_dir(from.dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let left: Vec<_> = names();
     assert_eq!(left.len(), 2, "{left:?}");
     from.assert_clean(&from.blobs());
 }

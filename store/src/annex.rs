@@ -2,7 +2,7 @@
 
 use std::{fmt, io};
 
-use larder_oci::Digest;
+use larder_oci::{Digest, ImageKey};
 
 /// A place that holds blobs for the store: a container runtime's content store.
 ///
@@ -15,6 +15,41 @@ pub trait Annex: Send + Sync + fmt::Debug {
 
     /// Opens a blob that was handed over. `NotFound` if it is not there any more.
     fn open(&self, digest: &Digest) -> io::Result<Box<dyn AnnexBlob>>;
+
+    /// Begins a layer of an image, or goes on with one, that is to be written to the annex and to no file of the store's.
+    fn ingest(&self, image: &ImageKey, digest: &Digest, size: u64) -> io::Result<AnnexIngest> {
+        let _ = (image, digest, size);
+        Ok(AnnexIngest::Declined)
+    }
+}
+
+/// An annex' answer to a wish to write a blob.
+#[derive(Debug)]
+pub enum AnnexIngest {
+    /// It takes none in this way.
+    Declined,
+    /// It has the blob, and keeps it.
+    Present,
+    /// Somebody else is writing it. Ask again in a moment.
+    Busy,
+    /// It is the caller's to write.
+    Write(Box<dyn AnnexWriter>),
+}
+
+/// Writes one blob to an annex. Dropped unfinished, the bytes stay for the next try.
+pub trait AnnexWriter: Send + fmt::Debug {
+    /// How many bytes are there. The next ones to write are those that follow.
+    fn offset(&self) -> u64;
+
+    /// Appends the next bytes. A kill may lose the last of them.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()>;
+
+    /// Forgets all bytes.
+    fn restart(&mut self) -> io::Result<()>;
+
+    /// Has the annex check the bytes against the digest, sync and keep them. The inner error is the digest that they have,
+    /// if it is not the blob's; they are gone then.
+    fn finish(self: Box<Self>) -> io::Result<Result<(), Digest>>;
 }
 
 /// A blob in an annex, open for reading from any offset.

@@ -8,11 +8,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use larder_oci::{Digest, Hasher};
+use larder_oci::{Digest, Hasher, ImageKey};
 use rustix::fs::{Advice, fadvise};
 
 use crate::{
-    Lease, Store,
+    AnnexIngest, AnnexWriter, Lease, Store,
     error::{Result, StoreError, found},
     layout::{make_dir, remove_file},
     lock::{same_file, try_lock},
@@ -110,6 +110,15 @@ impl Lease {
         self.ingest_unless(digest, size, Store::is_readable)
     }
 
+    /// The same for a layer that the annex is about to be given: where the annex takes it so, its bytes go there at once, are
+    /// on the disk once, and finished it counts as handed over. What an earlier try left here is gone on with here.
+    pub fn ingest_to_annex(&self, digest: &Digest, size: u64) -> Result<Ingest> {
+        match self.ingest(digest, size)? {
+            Ingest::Write(writer) if writer.offset == 0 => writer.divert(self.key()),
+            other => Ok(other),
+        }
+    }
+
     /// The same for a blob that is to be here, whoever else has it.
     pub(crate) fn ingest_here(&self, digest: &Digest, size: u64) -> Result<Ingest> {
         self.ingest_unless(digest, size, Store::has_file)
@@ -155,6 +164,8 @@ pub struct BlobWriter {
     written_back: u64,
     resumed: bool,
     hasher: HasherState,
+    /// Where the bytes go instead. The file stays empty, and is there for its lock alone.
+    annex: Option<Box<dyn AnnexWriter>>,
 }
 
 /// Keeps the hasher out of `Debug`.
@@ -170,8 +181,18 @@ impl BlobWriter {
     fn new(store: &Store, file: File, path: PathBuf, digest: &Digest, size: u64) -> Result<Self> {
         let hasher = HasherState(Box::new(Hasher::new(digest.algorithm())));
         let (store, digest) = (store.clone(), digest.clone());
-        let mut writer =
-            Self { store, file, path, digest, size, offset: 0, written_back: 0, resumed: false, hasher };
+        let mut writer = Self {
+            store,
+            file,
+            path,
+            digest,
+            size,
+            offset: 0,
+            written_back: 0,
+            resumed: false,
+            hasher,
+            annex: None,
+        };
         let there = writer.file.metadata().map_err(StoreError::io("look at", &writer.path))?.len();
         if there > size {
             writer.restart()?;
@@ -182,6 +203,36 @@ impl BlobWriter {
             writer.resumed = true;
         }
         Ok(writer)
+    }
+
+    /// Writes to the annex instead, where that takes the blob so.
+    fn divert(mut self, image: &ImageKey) -> Result<Ingest> {
+        let Some(annex) = &self.store.annex else { return Ok(Ingest::Write(self)) };
+        let begun = annex.ingest(image, &self.digest, self.size);
+        match begun.map_err(|error| self.annex_failed(error))? {
+            AnnexIngest::Declined => Ok(Ingest::Write(self)),
+            AnnexIngest::Busy => Ok(Ingest::Busy),
+            AnnexIngest::Present => {
+                self.left_to_annex()?;
+                Ok(Ingest::Present)
+            }
+            AnnexIngest::Write(writer) => {
+                self.offset = writer.offset();
+                self.resumed = self.offset > 0;
+                self.annex = Some(writer);
+                Ok(Ingest::Write(self))
+            }
+        }
+    }
+
+    fn annex_failed(&self, source: io::Error) -> StoreError {
+        StoreError::Annex { digest: self.digest.clone(), source }
+    }
+
+    /// The annex has the blob.
+    fn left_to_annex(&self) -> Result<()> {
+        self.store.write_marker(&self.digest, self.size)?;
+        remove_file(&self.path).map(drop)
     }
 
     /// The blob's digest.
@@ -211,6 +262,11 @@ impl BlobWriter {
                 expected: self.size,
                 actual,
             });
+        }
+        if let Some(annex) = &mut self.annex {
+            let written = annex.write(bytes);
+            self.offset = annex.offset();
+            return written.map_err(|error| self.annex_failed(error));
         }
         // What was written is hashed even if a later part is not, so that hash and file stay together.
         while !bytes.is_empty() {
@@ -243,6 +299,11 @@ impl BlobWriter {
 
     /// Forgets all bytes, for sources that cannot go on from an offset.
     pub fn restart(&mut self) -> Result<()> {
+        if let Some(annex) = &mut self.annex {
+            let restarted = annex.restart();
+            (self.offset, self.resumed) = (annex.offset(), false);
+            return restarted.map_err(|error| self.annex_failed(error));
+        }
         let empty = |file: &mut File| -> io::Result<()> {
             file.set_len(0)?;
             file.seek(SeekFrom::Start(0)).map(drop)
@@ -259,11 +320,31 @@ impl BlobWriter {
     ///
     /// Too few bytes are an error, and they stay for the next try. With the wrong digest they are deleted. The
     /// content is on the disk before it gets the name; the name itself is when the image is committed.
-    pub fn finish(self) -> Result<()> {
-        let Self { store, file, path, digest, size, offset, resumed, hasher, .. } = self;
-        if offset != size {
-            return Err(StoreError::SizeMismatch { digest, expected: size, actual: offset });
+    pub fn finish(mut self) -> Result<()> {
+        if self.offset != self.size {
+            return Err(StoreError::SizeMismatch {
+                digest: self.digest,
+                expected: self.size,
+                actual: self.offset,
+            });
         }
+        match self.annex.take() {
+            Some(annex) => self.finish_in(annex),
+            None => self.finish_here(),
+        }
+    }
+
+    fn finish_in(self, annex: Box<dyn AnnexWriter>) -> Result<()> {
+        match annex.finish().map_err(|error| self.annex_failed(error))? {
+            Ok(()) => self.left_to_annex(),
+            Err(actual) => {
+                Err(StoreError::DigestMismatch { expected: self.digest, actual, resumed: self.resumed })
+            }
+        }
+    }
+
+    fn finish_here(self) -> Result<()> {
+        let Self { store, file, path, digest, resumed, hasher, .. } = self;
         let actual = hasher.0.finish();
         if actual != digest {
             remove_file(&path)?;

@@ -10,6 +10,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::{self, File},
+    io,
     path::Path,
     time::{Duration, SystemTime},
 };
@@ -70,6 +71,8 @@ impl Store {
         let mut known = Known::default();
         let before = Index::read(layout)?;
         Marker::new(self, &mut known).mark(&before);
+        // A power cut can leave a blob with both its names, and a rename between those would do nothing.
+        empty(&layout.trash())?;
 
         let mut collected = Collected::default();
         {
@@ -95,9 +98,7 @@ impl Store {
                 collected.handed_over = self.discard_markers(&lock, needed)?;
             }
             self.discard_partials(&lock, &protected, &mut collected)?;
-            for name in ["index.json", "oci-layout"] {
-                remove_file(&layout.temporary(name))?;
-            }
+            remove_file(&layout.temporary("oci-layout"))?;
         }
         empty(&layout.trash())?;
         Ok(collected)
@@ -116,7 +117,11 @@ impl Store {
                 collected.warnings.push(format!("{} is a folder in the place of a blob", path.display()));
                 continue;
             }
-            fs::rename(&path, self.layout.discarded(&digest)).map_err(StoreError::io("delete", &path))?;
+            match fs::rename(&path, self.layout.discarded(&digest)) {
+                // Not even for another name, and this is what makes space.
+                Err(error) if error.kind() == io::ErrorKind::StorageFull => remove_file(&path).map(drop)?,
+                renamed => renamed.map_err(StoreError::io("delete", &path))?,
+            }
             collected.bytes += metadata.len();
             collected.blobs.push(digest);
         }

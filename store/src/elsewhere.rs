@@ -184,7 +184,7 @@ impl Store {
 
     /// Writes a marker unless it is there. It is whole at any instant; its name is durable only once
     /// [`Store::sync_markers`] has seen to that.
-    fn write_marker(&self, digest: &Digest, size: u64) -> Result<()> {
+    pub(crate) fn write_marker(&self, digest: &Digest, size: u64) -> Result<()> {
         if self.marked_size(digest)? == Some(size) {
             return Ok(());
         }

@@ -80,7 +80,9 @@ impl Index {
             serde_json::to_vec(&fields)
         });
         let bytes = bytes.map_err(|error| StoreError::io("serialise", &layout.index())(error.into()))?;
-        layout.replace(lock, "index.json", &bytes)
+        layout.replace(lock, "index.json", &bytes)?;
+        layout.keep_spare(lock, "index.json", bytes.len());
+        Ok(())
     }
 
     /// Our images.

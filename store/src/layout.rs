@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::{
     error::{Result, StoreError, found},
-    lock::ExclusiveLock,
+    lock::{ExclusiveLock, same_file},
 };
 
 /// The paths of one store.
@@ -26,6 +26,8 @@ pub(crate) struct Layout {
 /// (<https://github.com/opencontainers/image-spec/blob/main/image-layout.md#oci-layout-file>).
 const VERSION: &str = "1.0.0";
 const VERSION_FILE: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
+/// What file systems give out space in, in bytes.
+const BLOCK: usize = 4096;
 const EMPTY_INDEX: &str =
     r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}"#;
 /// What may stand in a folder that is to become a store: what an interrupted `open` leaves, and what `mkfs` does.
@@ -192,19 +194,38 @@ impl Layout {
     }
 
     /// Replaces a file in the root folder: after a crash or a power cut at any instant, the old content or the new
-    /// is there, whole. The exclusive lock is what makes one temporary name enough.
+    /// is there, whole. The exclusive lock is what makes one temporary name enough. What is there under that name is
+    /// written over, so that a [spare](Self::keep_spare) saves asking for space.
     pub(crate) fn replace(&self, _lock: &ExclusiveLock, name: &str, bytes: &[u8]) -> Result<()> {
         let temporary = self.temporary(name);
+        let path = self.root.join(name);
+        let open =
+            || OpenOptions::new().write(true).create(true).truncate(false).mode(0o644).open(&temporary);
         let write = || -> io::Result<()> {
-            let mut file =
-                OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(&temporary)?;
+            let mut file = open()?;
+            // A power cut in the middle of the last rename can have left both names, and what is read must not change.
+            if same_file(&file, &path)? {
+                fs::remove_file(&temporary)?;
+                file = open()?;
+            }
             file.write_all(bytes)?;
+            file.set_len(bytes.len() as u64)?;
             file.sync_all()
         };
         write().map_err(StoreError::io("write", &temporary))?;
-        let path = self.root.join(name);
         fs::rename(&temporary, &path).map_err(StoreError::io("replace", &path))?;
         sync_dir(&self.root)
+    }
+
+    /// Keeps space for the next replacement of a file by one that is not much larger: on a full disk, an image must be
+    /// removable, for how else is there to be space again? Best effort: with no space for a spare, there is none.
+    pub(crate) fn keep_spare(&self, _lock: &ExclusiveLock, name: &str, size: usize) {
+        let path = self.temporary(name);
+        let bytes = vec![0; size.next_multiple_of(BLOCK) + BLOCK];
+        let made = OpenOptions::new().write(true).create_new(true).mode(0o644).open(&path);
+        if let Err(error) = made.and_then(|mut file| file.write_all(&bytes)) {
+            tracing::debug!(path = %path.display(), %error, "cannot keep space for the next change");
+        }
     }
 }
 

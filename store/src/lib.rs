@@ -12,6 +12,7 @@
 //! .larder/partial/               blobs in the making
 //! .larder/elsewhere/<alg>/<hex>  in the place of a blob that was handed over: its size
 //! .larder/trash/                 collected blobs, on their way out
+//! .larder/index.json.new         space for the next index, so that images can be removed from a full disk
 //! ```
 //!
 //! # The way an image gets in
@@ -84,7 +85,7 @@ mod spool;
 
 use std::{path::Path, sync::Arc};
 
-pub use annex::{Annex, AnnexBlob};
+pub use annex::{Annex, AnnexBlob, AnnexIngest, AnnexWriter};
 pub use blob::{BlobWriter, Ingest};
 pub use collect::{CollectOptions, Collected};
 pub use error::{Category, StoreError};

@@ -208,3 +208,43 @@ fn a_pull_that_is_killed_again_and_again_fetches_each_byte_once() {
     }
     assert!(tries >= 3, "{tries}");
 }
+
+/// A file system that keeps half of a rename over a power cut leaves a file with both names, and POSIX has a rename between
+/// two names of one file do nothing.
+#[test]
+fn a_blob_that_is_half_in_the_trash_goes_all_the_same() {
+    let folder = folder();
+    let image = &images()[0];
+    image.put(&folder.store);
+    for digest in image.digests() {
+        let trash = folder.root().join(format!(".larder/trash/sha256-{}", digest.hex()));
+        std::fs::hard_link(folder.store.blob_path(&digest), trash).unwrap();
+    }
+    folder.store.remove(&image.key).unwrap();
+    folder.collect_all();
+    assert_eq!(folder.blobs(), BTreeSet::new());
+}
+
+#[test]
+fn an_index_that_is_half_replaced_or_torn_in_the_making_does_no_harm() {
+    let folder = folder();
+    let (first, second) = (&images()[0], &images()[1]);
+    first.put(&folder.store);
+    let (index, new) = (folder.root().join("index.json"), folder.root().join(".larder/index.json.new"));
+    for damage in 0..2 {
+        std::fs::remove_file(&new).unwrap();
+        if damage == 0 {
+            std::fs::hard_link(&index, &new).unwrap();
+        } else {
+            std::fs::write(&new, "torn".repeat(10_000)).unwrap();
+        }
+        // Who reads meanwhile has the old index open.
+        let old = std::fs::File::open(&index).unwrap();
+        second.put(&folder.store);
+        assert_eq!(folder.store.images().unwrap().len(), 2);
+        let old: serde_json::Value = serde_json::from_reader(old).unwrap();
+        assert_eq!(old["manifests"].as_array().unwrap().len(), 1);
+        folder.store.remove(&second.key).unwrap();
+        assert_eq!(folder.store.images().unwrap().len(), 1);
+    }
+}

@@ -561,7 +561,7 @@ fn holding_an_image_keeps_its_blobs_though_it_is_removed() {
 fn leftovers_go_and_other_peoples_files_stay() {
     let folder = folder();
     let private = folder.root().join(".larder");
-    fs::write(private.join("index.json.new"), "torn").unwrap();
+    fs::write(private.join("oci-layout.new"), "torn").unwrap();
     fs::write(private.join("trash/sha256-0"), "left").unwrap();
     fs::create_dir_all(private.join("partial/sha256")).unwrap();
     fs::write(private.join("partial/sha256/0000.1111"), "left").unwrap();
@@ -570,7 +570,7 @@ fn leftovers_go_and_other_peoples_files_stay() {
     }
     let collected = folder.collect_all();
     assert_eq!((collected.partials, collected.warnings.len()), (1, 0));
-    assert!(!private.join("index.json.new").exists() && !private.join("trash/sha256-0").exists());
+    assert!(!private.join("oci-layout.new").exists() && !private.join("trash/sha256-0").exists());
     for name in ["blobs/README", "blobs/sha256/not-a-digest", "notes.txt"] {
         assert!(folder.root().join(name).exists(), "{name}");
     }
