@@ -42,11 +42,13 @@ const MAX_REPOSITORY: usize = 255;
 /// The repository of images without a name.
 const NAMELESS: &str = "larder.invalid/none";
 
+/// As docker shortens, except that the short form of `docker.io/a.b/c` is not `a.b/c`, which is another image's name.
 fn familiar(canonical: &str) -> &str {
-    canonical
-        .strip_prefix("docker.io/library/")
-        .or_else(|| canonical.strip_prefix("docker.io/"))
-        .unwrap_or(canonical)
+    let Some(path) = canonical.strip_prefix("docker.io/") else { return canonical };
+    let official = path.strip_prefix("library/").filter(|name| !name.contains('/'));
+    let first = path.split('/').next().unwrap_or_default();
+    let like_a_host = first == "localhost" || first.contains('.');
+    official.unwrap_or(if like_a_host { canonical } else { path })
 }
 
 impl ImageName {
@@ -253,6 +255,20 @@ mod tests {
     }
 
     #[test]
+    fn a_short_form_is_the_same_image() {
+        for (full, short) in [
+            ("docker.io/library/distros/ubuntu", "library/distros/ubuntu:latest"),
+            ("docker.io/a.b/c", "docker.io/a.b/c:latest"),
+            ("docker.io/localhost/c", "docker.io/localhost/c:latest"),
+            ("docker.io/library/a.b", "a.b:latest"),
+            ("docker.io/team/app", "team/app:latest"),
+        ] {
+            assert_eq!(name(full).familiar(), short);
+            assert_eq!(name(short), name(full));
+        }
+    }
+
+    #[test]
     fn a_bad_name_says_what_is_wrong() {
         for (given, why) in [
             ("", "at least one component"),
@@ -294,7 +310,7 @@ mod tests {
 
         #[test]
         fn the_canonical_form_is_a_fixed_point(
-            text in "([a-zA-Z]{1,5}(\\.[a-z]{2,3})?(:[1-9][0-9]{1,3})?/)?[a-z0-9]{1,8}(/[a-z0-9]{1,8})?(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,10})?"
+            text in "((docker\\.io|[a-zA-Z]{1,5}(\\.[a-z]{2,3})?(:[1-9][0-9]{1,3})?)/)?(library/)?[a-z0-9]{1,8}(\\.[a-z]{2})?(/[a-z0-9]{1,8})?(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,10})?"
         ) {
             if let Ok(parsed) = text.parse::<ImageName>() {
                 prop_assert_eq!(&parsed, &parsed.as_str().parse::<ImageName>().unwrap());

@@ -17,8 +17,10 @@ use tokio::{
 
 use crate::{Event, LARGE, Progress, PullError, Puller, blocking, parts::Ended};
 
-/// How often in a row a blob may fail without a single byte gained, before the image's own back-off takes over.
+/// How often in a row a blob may fail with nothing worth the name gained, before the image's own back-off takes over.
 const TRIES_WITHOUT_PROGRESS: u32 = 3;
+/// So many bytes count as a gain. A connection that brings less and breaks, time after time, would never end the pull.
+const GAIN: u64 = 64 << 10;
 /// The pause before the second try; each further one is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 /// How often to look whether another pull has finished a blob that both need.
@@ -74,6 +76,16 @@ impl Fetch<'_> {
                     self.progress.take_back(self.size);
                     again = true;
                 }
+                // The store knows the bytes, and not whose they are.
+                Err(PullError::Store(StoreError::DigestMismatch { expected, actual, .. })) => {
+                    return Err(RegistryError::DigestMismatch {
+                        registry: self.name.registry().to_owned(),
+                        what: format!("blob {} of {}", self.digest, self.name),
+                        expected,
+                        actual: actual.to_string(),
+                    }
+                    .into());
+                }
                 Err(error) => return Err(error),
                 Ok(()) => {
                     self.progress.tell(&self.digest, Event::Complete);
@@ -111,7 +123,11 @@ impl Fetch<'_> {
         let mut told = false;
         let writer = loop {
             let (lease, digest, size) = (self.lease.clone(), self.digest.clone(), self.size);
-            let ingest = if self.is_layer { Lease::ingest } else { Lease::ingest_readable };
+            let ingest = match (self.is_layer, self.puller.to_annex) {
+                (true, true) => Lease::ingest_to_annex,
+                (true, false) => Lease::ingest,
+                (false, _) => Lease::ingest_readable,
+            };
             match blocking(move || Ok(ingest(&lease, &digest, size)?)).await? {
                 Ingest::Present => return Ok(None),
                 Ingest::Busy => {
@@ -158,7 +174,7 @@ impl Fetch<'_> {
                 Ok(Ended::OneIsEnough) => {}
                 Err(error) if !error.is_passing() => return Err(error.into()),
                 Err(error) => {
-                    fruitless = if writer.offset() > before { 1 } else { fruitless + 1 };
+                    fruitless = if writer.offset() >= before + GAIN { 1 } else { fruitless + 1 };
                     if fruitless >= TRIES_WITHOUT_PROGRESS {
                         return Err(error.into());
                     }

@@ -74,6 +74,7 @@ pub struct Puller {
     store: Store,
     registry: Registry,
     options: PullOptions,
+    to_annex: bool,
     helpers: Arc<Helpers>,
 }
 
@@ -92,13 +93,20 @@ impl Puller {
     /// A puller that reads with `registry` and writes to `store`.
     #[must_use]
     pub fn new(store: Store, registry: Registry) -> Self {
-        Self { store, registry, options: PullOptions::default(), helpers: Arc::default() }
+        Self { store, registry, options: PullOptions::default(), to_annex: false, helpers: Arc::default() }
     }
 
     /// The same with other options.
     #[must_use]
     pub fn with_options(self, options: PullOptions) -> Self {
         Self { options, ..self }
+    }
+
+    /// The same for an image that the node's runtime is given meanwhile: its layers go to the store's annex at once, where
+    /// that takes them so ([`Lease::ingest_to_annex`]).
+    #[must_use]
+    pub fn to_annex(self, to_annex: bool) -> Self {
+        Self { to_annex, ..self }
     }
 
     /// Fetches what the store lacks of the image and names it there.
@@ -205,7 +213,8 @@ impl Puller {
         };
         let resolved = self.resolve(key, &lease, named).await?;
         let blobs = resolve::distinct_blobs(&resolved)?;
-        let size = blobs.iter().map(|(_, size)| size).sum::<u64>() + resolved.manifest.size();
+        // A manifest may claim any sizes. What is not true of them is found when the blobs come.
+        let size = blobs.iter().fold(resolved.manifest.size(), |sum, (_, size)| sum.saturating_add(*size));
         progress.start(size);
         self.store_manifests(&lease, &resolved, &blobs).await?;
         progress.add(resolved.manifest.size());

@@ -16,8 +16,6 @@ use crate::{
 
 /// How long to wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a registry may be silent in the middle of an answer.
-const READ_TIMEOUT: Duration = Duration::from_secs(30);
 /// The largest certificate or key file that is read, in bytes.
 const MAX_PEM: u64 = 1 << 20;
 
@@ -65,15 +63,21 @@ pub(crate) enum Kind {
 }
 
 /// The clients for one way to reach a host. Made lazily: reading the system's certificates takes a while.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Clients {
     transport: Transport,
+    stall_timeout: Duration,
     made: [OnceLock<Client>; 8],
 }
 
 impl Clients {
-    pub fn new(transport: Transport) -> Self {
-        Self { transport, made: Default::default() }
+    pub fn new(transport: Transport, stall_timeout: Duration) -> Self {
+        Self { transport, stall_timeout, made: Default::default() }
+    }
+
+    /// How long an answer may stand still.
+    pub fn stall_timeout(&self) -> Duration {
+        self.stall_timeout
     }
 
     /// The client for a URL.
@@ -97,7 +101,7 @@ impl Clients {
             .redirect(redirect::Policy::none())
             .referer(false);
         if matches!(kind, Kind::Read) {
-            builder = builder.read_timeout(READ_TIMEOUT);
+            builder = builder.read_timeout(self.stall_timeout);
         }
         if direct {
             // A proxy's loopback is not ours.

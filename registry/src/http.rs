@@ -7,11 +7,14 @@ use futures::StreamExt;
 use jiff::{Timestamp, fmt::rfc2822};
 use oci_client::errors::OciEnvelope;
 use reqwest::{Response, StatusCode, header};
+use tokio::time::timeout;
 
-use crate::{RegistryError, headers::content_length};
+use crate::{RegistryError, headers::content_length, stall::Body};
 
 /// As much of an error's body as is read.
 const MAX_ERROR_BODY: usize = 8 << 10;
+/// How long to wait for it. The status has been said; what is left is decoration.
+const ERROR_BODY_TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest wait that a registry may ask for. Beyond it, somebody's clock is wrong.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(60 * 60);
 
@@ -34,6 +37,7 @@ pub(crate) fn is_loopback(host: &str) -> bool {
 pub(crate) async fn read_body(
     registry: &str,
     response: Response,
+    stall_timeout: Duration,
     limit: u64,
 ) -> Result<Option<Bytes>, RegistryError> {
     let announced = content_length(&response);
@@ -41,9 +45,9 @@ pub(crate) async fn read_body(
         return Ok(None);
     }
     let mut bytes = Vec::with_capacity(usize::try_from(announced.unwrap_or(8 << 10)).unwrap_or_default());
-    let mut body = response.bytes_stream();
-    while let Some(chunk) = body.next().await {
-        let chunk = chunk.map_err(|error| RegistryError::unreachable(registry, error))?;
+    let mut body = Body::of(response, stall_timeout);
+    while let Some(chunk) = body.next(registry).await {
+        let chunk = chunk?;
         if (bytes.len() + chunk.len()) as u64 > limit {
             return Ok(None);
         }
@@ -82,14 +86,18 @@ pub(crate) async fn check_status(
 
 async fn read_error_body(response: Response) -> Vec<u8> {
     let mut body = Vec::new();
-    let mut stream = response.bytes_stream();
-    while let Some(Ok(chunk)) = stream.next().await {
-        let room = MAX_ERROR_BODY - body.len();
-        body.extend_from_slice(&chunk[..chunk.len().min(room)]);
-        if body.len() == MAX_ERROR_BODY {
-            break;
+    let read = async {
+        let mut stream = response.bytes_stream();
+        while let Some(Ok(chunk)) = stream.next().await {
+            let room = MAX_ERROR_BODY - body.len();
+            body.extend_from_slice(&chunk[..chunk.len().min(room)]);
+            if body.len() == MAX_ERROR_BODY {
+                break;
+            }
         }
-    }
+    };
+    // Of what has come by then, as much counts.
+    let _ = timeout(ERROR_BODY_TIMEOUT, read).await;
     body
 }
 
@@ -102,7 +110,7 @@ fn explain(body: &[u8]) -> String {
 }
 
 /// Seconds, or a date (RFC 9110, section 10.2.3).
-fn parse_retry_after(text: &str, now: Timestamp) -> Option<Duration> {
+pub(crate) fn parse_retry_after(text: &str, now: Timestamp) -> Option<Duration> {
     let text = text.trim();
     let wait = if let Ok(seconds) = text.parse::<u64>() {
         Duration::from_secs(seconds)

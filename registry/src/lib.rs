@@ -42,6 +42,11 @@
 //! knows how much of it has arrived, so the caller tries again, guided by [`RegistryError::is_passing`] and
 //! [`RegistryError::retry_after`].
 //!
+//! # What stands still
+//!
+//! [`RegistryOptions::stall_timeout`] bounds every wait: for an answer to begin, and for its bytes. A registry that sends a
+//! byte a second is as good as one that sends none. Neither costs more than that time a try.
+//!
 //! # Why not `oci-client` for all of it
 //!
 //! Error envelopes come from `oci-client`, and the HTTP client is the one that it uses. Its requests are not: they read
@@ -58,6 +63,9 @@ mod auth;
 mod client;
 mod credentials;
 mod error;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod headers;
 mod hosts;
 mod http;
@@ -66,10 +74,11 @@ mod read;
 mod retry;
 mod send;
 mod source;
+mod stall;
 mod upload;
 mod write;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 #[cfg(doc)]
 use larder_oci::ImageName;
@@ -98,11 +107,22 @@ pub struct RegistryOptions {
     pub hosts_dir: Option<PathBuf>,
     /// Where logins come from.
     pub credentials: Arc<dyn Credentials>,
+    /// How long a registry may keep us waiting: for the beginning of an answer, and within it for bytes that are worth the
+    /// name (at least 128 a second on the whole). Then the connection is given up as broken; whoever reads a blob resumes it.
+    pub stall_timeout: Duration,
 }
+
+/// [`RegistryOptions::stall_timeout`] where nobody says otherwise.
+pub const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl Default for RegistryOptions {
     fn default() -> Self {
-        Self { plain_http: Vec::new(), hosts_dir: None, credentials: Arc::new(Anonymous) }
+        Self {
+            plain_http: Vec::new(),
+            hosts_dir: None,
+            credentials: Arc::new(Anonymous),
+            stall_timeout: STALL_TIMEOUT,
+        }
     }
 }
 
@@ -119,9 +139,9 @@ impl Registry {
     /// # Errors
     /// None yet: what can fail, such as reading certificates, is done when a host is first spoken to.
     pub fn new(options: RegistryOptions) -> Result<Self, RegistryError> {
-        let RegistryOptions { plain_http, hosts_dir, credentials } = options;
+        let RegistryOptions { plain_http, hosts_dir, credentials, stall_timeout } = options;
         Ok(Self {
-            hosts: Arc::new(Hosts::new(hosts_dir, plain_http)),
+            hosts: Arc::new(Hosts::new(hosts_dir, plain_http, stall_timeout)),
             auth: Arc::new(Authorizer::new(credentials)),
         })
     }

@@ -25,6 +25,7 @@ use crate::{
     hosts::{Endpoint, Hosts, Purpose},
     http::{check_status, read_body},
     send::Outgoing,
+    stall::Body,
 };
 
 /// How many tags to ask for at a time. Registries may give fewer.
@@ -115,7 +116,8 @@ impl Registry {
         let response = check_status(&at.name(), &what, response, &[StatusCode::OK]).await?;
         let claimed = text(&response, "docker-content-digest");
         let content_type = text(&response, header::CONTENT_TYPE.as_str());
-        let bytes = read_body(&at.name(), response, manifest::MAX_MANIFEST_SIZE).await?;
+        let bytes =
+            read_body(&at.name(), response, at.clients.stall_timeout(), manifest::MAX_MANIFEST_SIZE).await?;
         let bytes = bytes
             .ok_or_else(|| RegistryError::Manifest { what: what.clone(), source: ManifestError::TooLarge })?;
         let mismatch = |expected: &Digest, actual: String| RegistryError::DigestMismatch {
@@ -195,21 +197,39 @@ impl Registry {
     ) -> Result<BlobStream, RegistryError> {
         let endpoints = self.hosts.endpoints(name.registry(), Purpose::Pull)?;
         self.first_of(&endpoints, |at| async move {
-            let range = (offset > 0).then(|| format!("bytes={offset}-"));
-            let (what, response) = self.ask_for_blob(at, name, digest, range.as_deref()).await?;
-            let response = check_status(&at.name(), &what, response, CONTENT).await?;
-            let start = if response.status() == StatusCode::PARTIAL_CONTENT { offset } else { 0 };
-            if start > 0 && !is_part(&content_range(&response), &(offset..size), size) {
-                let given: String = content_range(&response).chars().take(80).collect();
-                let why = format!(
-                    "asked for bytes {offset}-{} of {size}, it sent {given:?}",
-                    size.saturating_sub(1)
-                );
-                return Err(RegistryError::Protocol { registry: at.name(), why });
-            }
+            let (what, response, start) = self.ask_for_rest(at, name, digest, offset..size).await?;
             self.stream(at, what, response, start..size)
         })
         .await
+    }
+
+    /// Asks for the rest of a blob, and for all of it where the registry has an idea of its own of what the rest is:
+    /// whoever asks the same again the next time would never be done. Says where the answer begins.
+    async fn ask_for_rest(
+        &self,
+        at: &Endpoint,
+        name: &ImageName,
+        digest: &Digest,
+        rest: Range<u64>,
+    ) -> Result<(String, Response, u64), RegistryError> {
+        if rest.start > 0 {
+            let header = format!("bytes={}-", rest.start);
+            let (what, response) = self.ask_for_blob(at, name, digest, Some(&header)).await?;
+            let start = match response.status() {
+                StatusCode::PARTIAL_CONTENT if is_part(&content_range(&response), &rest, rest.end) => {
+                    Some(rest.start)
+                }
+                StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE => None,
+                _ => Some(0),
+            };
+            if let Some(start) = start {
+                return Ok((what.clone(), check_status(&at.name(), &what, response, CONTENT).await?, start));
+            }
+            tracing::debug!(host = at.host(), given = content_range(&response), "no rest; asking for all");
+        }
+        let (what, response) = self.ask_for_blob(at, name, digest, None).await?;
+        let response = check_status(&at.name(), &what, response, &[StatusCode::OK]).await?;
+        Ok((what, response, 0))
     }
 
     /// Starts to fetch a part of a blob of `size` bytes, for several connections that fetch one blob together.
@@ -309,7 +329,7 @@ impl Registry {
             let response = check_status(&at.name(), &what, response, &[StatusCode::OK]).await?;
             let next =
                 text(&response, header::LINK.as_str()).and_then(|link| next_page(&link, response.url()));
-            let page = read_body(&at.name(), response, MAX_TAG_PAGE).await?;
+            let page = read_body(&at.name(), response, at.clients.stall_timeout(), MAX_TAG_PAGE).await?;
             let page = page.ok_or_else(|| protocol(format!("a page of {what} is larger than 8 MiB")))?;
             let page: TagPage = serde_json::from_slice(&page)
                 .map_err(|_| protocol(format!("its answer to the request for {what} is no list of tags")))?;
@@ -354,6 +374,12 @@ impl Registry {
         if let Some(actual) = content_length(&response)
             && actual != length
         {
+            // We have said that we want it as it is. What can't be helped can be named.
+            if let Some(coding) = text(&response, header::CONTENT_ENCODING.as_str()) {
+                let coding: String = coding.chars().take(40).collect();
+                let why = format!("{what} comes in {coding:?} coding, which was not asked for: a proxy?");
+                return Err(RegistryError::Protocol { registry: at.name(), why });
+            }
             return Err(RegistryError::SizeMismatch {
                 what,
                 expected: part.end,
@@ -362,8 +388,8 @@ impl Registry {
         }
         let origin =
             Origin { hosts: self.hosts.clone(), mirror: at.is_mirror().then(|| at.host()), name: at.name() };
-        let arriving =
-            Arriving { body: response.bytes_stream().boxed(), at: part.start, end: part.end, what, origin };
+        let body = Body::of(response, at.clients.stall_timeout());
+        let arriving = Arriving { body, at: part.start, end: part.end, what, origin };
         let bytes = stream::unfold(Some(arriving), |arriving| async { arriving?.next().await }).boxed();
         Ok(BlobStream { start: part.start, host: at.name(), bytes })
     }
@@ -406,7 +432,7 @@ const CONTENT: &[StatusCode] = &[StatusCode::OK, StatusCode::PARTIAL_CONTENT];
 
 /// A body that must have exactly the bytes up to `end`.
 struct Arriving {
-    body: BoxStream<'static, reqwest::Result<Bytes>>,
+    body: Body,
     at: u64,
     end: u64,
     what: String,
@@ -416,7 +442,7 @@ struct Arriving {
 impl Arriving {
     /// The next bytes, and what comes after them: nothing, after an error.
     async fn next(mut self) -> Option<(Result<Bytes, RegistryError>, Option<Self>)> {
-        match self.body.next().await {
+        match self.body.next(&self.origin.name).await {
             Some(Ok(chunk)) => {
                 self.at += chunk.len() as u64;
                 if self.at > self.end {
@@ -441,9 +467,9 @@ struct Origin {
 
 impl Origin {
     /// A mirror that breaks off is passed over when the rest is asked for.
-    fn broke_off(&self, error: reqwest::Error) -> RegistryError {
+    fn broke_off(&self, error: RegistryError) -> RegistryError {
         self.set_aside();
-        RegistryError::unreachable(&self.name, error)
+        error
     }
 
     fn ended(&self, at: u64, end: u64) -> RegistryError {

@@ -60,9 +60,11 @@ pub(crate) struct Part<'a> {
 pub type Progress = Arc<dyn Fn(u64) + Send + Sync>;
 
 impl Outgoing<'_> {
-    /// A request that only reads.
+    /// A request that only reads, and wants what it reads as it is: whoever says nothing may be sent it compressed
+    /// (RFC 9110, section 12.5.3), and a digest is that of the bytes without.
     pub fn read(method: Method, url: Url) -> Self {
-        Self { method, url, headers: HeaderMap::new(), body: Body::None }
+        let identity = (header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        Self { method, url, headers: HeaderMap::from_iter([identity]), body: Body::None }
     }
 
     /// A request that writes, with these bytes.

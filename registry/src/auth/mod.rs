@@ -3,7 +3,7 @@
 //! A login goes to the host it is for and to the token server that this host names. It goes nowhere else: storage
 //! that a registry redirects to, and mirrors, never see it.
 
-mod challenge;
+pub(crate) mod challenge;
 mod scope;
 mod token;
 

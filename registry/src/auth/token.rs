@@ -83,7 +83,7 @@ impl TokenServer<'_> {
             Some(Credential::RegistryToken(_)) | None => self.get(scope, None, false).await?,
         };
         let response = self.check(response, credential).await?;
-        let body = read_body(&self.host(), response, MAX_ANSWER).await?;
+        let body = read_body(&self.host(), response, self.at.clients.stall_timeout(), MAX_ANSWER).await?;
         let body = body.ok_or_else(|| self.no_answer("its answer is too large"))?;
         let answer: Answer = serde_json::from_slice(&body)
             .map_err(|_| self.no_answer("its answer is not the JSON that token servers give"))?;

@@ -136,7 +136,12 @@ impl DockerConfig {
         let path = self.path.clone();
         blocking(&self.path, "write", move || {
             let bytes = file.to_bytes()?;
-            replace(&path, &bytes).map_err(|source| CredentialsError::File { action: "write", path, source })
+            replace(&path, &bytes).map_err(|source| match source.kind() {
+                ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+                    CredentialsError::DiskFull { path, source: source.kind().into() }
+                }
+                _ => CredentialsError::File { action: "write", path, source },
+            })
         })
         .await
     }

@@ -83,6 +83,14 @@ pub enum CredentialsError {
         /// Why.
         source: std::io::Error,
     },
+    /// The disk that the file is on, or the user's share of it, has no room left.
+    #[error("no space left to write {}: free some space, or let DOCKER_CONFIG name a folder on another disk ({source})", path.display())]
+    DiskFull {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// The file is not docker's configuration.
     #[error("{}: {why}", path.display())]
     Malformed {

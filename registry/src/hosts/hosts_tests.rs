@@ -15,7 +15,8 @@ struct Folder {
 impl Folder {
     fn new() -> Self {
         let root = TempDir::new().unwrap();
-        let hosts = Hosts::new(Some(root.path().to_owned()), vec!["plain.lab".to_owned()]);
+        let hosts =
+            Hosts::new(Some(root.path().to_owned()), vec!["plain.lab".to_owned()], crate::STALL_TIMEOUT);
         Self { root, hosts }
     }
 
@@ -47,7 +48,7 @@ fn without_configuration_it_is_the_registry_itself() {
     ] {
         assert_eq!(folder.urls(registry, Purpose::Pull), [url]);
     }
-    let none = Hosts::new(None, Vec::new());
+    let none = Hosts::new(None, Vec::new(), crate::STALL_TIMEOUT);
     assert_eq!(none.endpoints("quay.io", Purpose::Push).unwrap().len(), 1);
 }
 
@@ -63,9 +64,9 @@ fn mirrors_come_first_and_are_told_whom_they_stand_for() {
     let hub = "https://registry-1.docker.io/v2/library/app/blobs/x";
     let tags = "https://tags.corp/v2/library/app/blobs/x?ns=docker.io";
     let blobs = "http://blobs.corp:5000/hub/v2/library/app/blobs/x?ns=docker.io";
-    assert_eq!(folder.urls("docker.io", Purpose::Pull), [tags, blobs, hub, hub]);
-    assert_eq!(folder.urls("docker.io", Purpose::Resolve), [tags, hub, hub]);
-    assert_eq!(folder.urls("docker.io", Purpose::Push), [hub, hub]);
+    assert_eq!(folder.urls("docker.io", Purpose::Pull), [tags, blobs, hub]);
+    assert_eq!(folder.urls("docker.io", Purpose::Resolve), [tags, hub]);
+    assert_eq!(folder.urls("docker.io", Purpose::Push), [hub]);
     let own = folder.hosts.own("docker.io").unwrap().unwrap();
     assert_eq!((own.name().as_str(), own.root().as_str()), ("docker.io", "https://registry-1.docker.io/v2/"));
 }
@@ -141,7 +142,7 @@ fn a_mirror_that_failed_is_passed_over_while_there_is_another() {
 
 #[test]
 fn what_goes_to_a_host_goes_to_no_other() {
-    let endpoint = Endpoint::new("a.corp:5000", Host::default(), false).unwrap();
+    let endpoint = Endpoint::new("a.corp:5000", Host::default(), false, crate::STALL_TIMEOUT).unwrap();
     for (url, own) in [
         ("https://a.corp:5000/anything", true),
         ("http://a.corp:5000/", false),

@@ -20,6 +20,12 @@ use file::{Host, HostsFile};
 use folder::Found;
 pub(crate) use folder::read_bounded;
 
+/// Whether a `hosts.toml` can be used, for the fuzz target.
+#[cfg(fuzzing)]
+pub(crate) fn check(path: &std::path::Path, text: &str) -> Result<(), String> {
+    file::parse(path, text).map(drop).map_err(|error| error.to_string())
+}
+
 /// Where Docker Hub's API is.
 pub(crate) const DOCKER_HUB: &str = "registry-1.docker.io";
 /// How long a mirror that failed is not asked again. Every blob would wait for its time-out otherwise.
@@ -148,7 +154,7 @@ pub(crate) struct Endpoint {
 }
 
 impl Endpoint {
-    fn new(registry: &str, host: Host, plain: bool) -> Result<Self, RegistryError> {
+    fn new(registry: &str, host: Host, plain: bool, stall_timeout: Duration) -> Result<Self, RegistryError> {
         let base = match host.base {
             Some(base) => base,
             None => own_base(registry, plain)?,
@@ -158,7 +164,7 @@ impl Endpoint {
             registry: registry.to_owned(),
             capabilities: host.capabilities,
             headers: host.headers,
-            clients: Clients::new(host.transport),
+            clients: Clients::new(host.transport, stall_timeout),
         })
     }
 
@@ -239,20 +245,28 @@ type Known = (Found, Vec<Arc<Endpoint>>);
 pub(crate) struct Hosts {
     folder: Option<PathBuf>,
     plain: Vec<String>,
+    stall_timeout: Duration,
     cache: Mutex<HashMap<String, Known>>,
     set_aside: Mutex<HashMap<String, Instant>>,
 }
 
 impl Hosts {
-    pub fn new(folder: Option<PathBuf>, plain: Vec<String>) -> Self {
-        Self { folder, plain, cache: Mutex::default(), set_aside: Mutex::default() }
+    pub fn new(folder: Option<PathBuf>, plain: Vec<String>, stall_timeout: Duration) -> Self {
+        Self { folder, plain, stall_timeout, cache: Mutex::default(), set_aside: Mutex::default() }
     }
 
-    /// The hosts to try for a registry, in order; at least one. Mirrors that failed a moment ago are left out, while
-    /// any other is left.
+    /// The hosts to try for a registry, in order, each once; at least one. Mirrors that failed a moment ago are left
+    /// out, while any other is left.
     pub fn endpoints(&self, registry: &str, purpose: Purpose) -> Result<Vec<Arc<Endpoint>>, RegistryError> {
         let mut endpoints = self.all(registry)?;
         endpoints.retain(|endpoint| purpose.is_allowed(endpoint.capabilities));
+        // Many a hosts.toml names the registry itself among the hosts, with its authority. Asked once more, and without
+        // that, it would only hide what it said the first time.
+        if let Some((server, hosts)) = endpoints.split_last()
+            && hosts.iter().any(|host| host.base == server.base)
+        {
+            endpoints.pop();
+        }
         if endpoints.is_empty() {
             let path = self.folder.clone().unwrap_or_default().join(registry);
             return Err(HostsError::Capability { path, capability: purpose.as_str() }.into());
@@ -304,7 +318,7 @@ impl Hosts {
         file.mirrors
             .into_iter()
             .chain([file.server])
-            .map(|host| Endpoint::new(registry, host, plain).map(Arc::new))
+            .map(|host| Endpoint::new(registry, host, plain, self.stall_timeout).map(Arc::new))
             .collect()
     }
 }

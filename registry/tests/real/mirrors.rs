@@ -59,6 +59,23 @@ async fn mirrors_are_tried_first_and_the_registry_last() {
     assert!(matches!(&error, RegistryError::Unreachable { registry, .. } if *registry == host), "{error}");
 }
 
+/// Where `hosts.toml` has the registry both as a host, with its authority, and as the server.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registry_that_is_its_own_host_is_asked_once() {
+    let server = Server::start(ServerOptions { tls: true, ..ServerOptions::default() }).unwrap();
+    server.push(&image(1), "team/app", "v1").unwrap();
+    let host = server.host();
+    let (_hosts, registry) = hosts_of(&host, &server.hosts_toml(server.ca_file().unwrap()));
+    registry.manifest(&name(&host, "team/app:v1"), None).await.unwrap();
+    let mark = server.mark().unwrap();
+    let error = registry.manifest(&name(&host, "team/app:v2"), None).await.unwrap_err();
+    assert!(
+        matches!(&error, RegistryError::NotFound { what, .. } if what.contains("team/app:v2")),
+        "{error}"
+    );
+    assert_eq!(server.requests_since(mark).unwrap().len(), 1);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mirror_that_may_not_resolve_is_not_asked_for_tags() {
     let (mirror, upstream) = (server(), server());

@@ -68,6 +68,38 @@ async fn parts_of_a_blob_are_taken_from_who_serves_them_properly() {
     proxy.add(Rule::get("/blobs/").then(Fault::IgnoreRange));
     let whole = registry.blob(&v1, &layer.digest, size, 1000).await.unwrap();
     assert_eq!(whole.start, 0, "who asks for the rest and gets all is told so");
+    // What is sent in place of the rest must never lead to a pull that asks the same for ever.
+    for fault in [
+        Answer::status(416).into(),
+        Fault::Header("content-range", format!("bytes 0-999/{size}")),
+        Fault::WithoutHeader("content-range"),
+    ] {
+        proxy.clear();
+        proxy.add(Rule::get("/blobs/").when(|r| r.headers.contains_key("range")).then(fault.clone()));
+        let whole = registry.blob(&v1, &layer.digest, size, 1000).await.unwrap();
+        assert_eq!(whole.start, 0, "{fault:?}");
+        assert!(read(whole).await.unwrap() == layer.bytes, "{fault:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_sent_compressed_unasked_is_named() {
+    let (server, image) = server_with_image();
+    let proxy = Proxy::start(&server.host()).unwrap();
+    let layer = &image.layers()[0];
+    let asks_for_identity = |request: &axum::http::request::Parts| {
+        request.headers.get("accept-encoding").is_some_and(|coding| coding == "identity")
+    };
+    proxy.add(
+        Rule::get("/blobs/")
+            .when(asks_for_identity)
+            .then(Fault::ReplaceBody("something shorter".into()))
+            .then(Fault::Header("content-encoding", "gzip".to_owned())),
+    );
+    let v1 = name(&proxy.host(), "team/app:v1");
+    let asked = plain_client().blob(&v1, &layer.digest, layer.size(), 0).await;
+    let error = asked.err().unwrap().to_string();
+    assert!(error.contains("comes in \"gzip\" coding, which was not asked for"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
