@@ -16,7 +16,10 @@ use larder_crds::{
 };
 use larder_oci::ImageKey;
 use serde_json::json;
-use tokio::{sync::watch, time::sleep};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
 
 use crate::{
     engine::{Desired, DesiredImage, Report},
@@ -40,10 +43,17 @@ pub fn desired(generation: Option<i64>, spec: &NodeImageCacheSpec) -> Desired {
     let images = spec.images.iter().map(|image| {
         DesiredImage::new(&image.image, image.platform.as_deref(), image.pull_policy == PullPolicy::Always)
     });
-    let released = spec.released.iter().filter_map(|released| -> Option<ImageKey> {
-        DesiredImage::new(&released.image, released.platform.as_deref(), false).key.ok()
-    });
-    Desired { generation, images: images.collect(), released: released.collect() }
+    let key = |image: &str, platform: Option<&str>| -> Option<ImageKey> {
+        DesiredImage::new(image, platform, false).key.ok()
+    };
+    let released = spec.released.iter().filter_map(|image| key(&image.image, image.platform.as_deref()));
+    let deferred = spec.deferred.iter().filter_map(|image| key(&image.image, image.platform.as_deref()));
+    Desired {
+        generation,
+        images: images.collect(),
+        released: released.collect(),
+        deferred: deferred.collect(),
+    }
 }
 
 /// Follows the object until the process ends. While it does not exist, the last that was known stays: a node keeps its
@@ -81,8 +91,8 @@ pub async fn follow(
     }
 }
 
-/// Writes reports into the status: only what differs from what is there, and at most every two seconds. Tells of what a
-/// status that was written changed, and of what the engine notices.
+/// Writes reports into the status: only what differs from what is there, and at most every two seconds, but for the end of
+/// what was under way: others wait for that. Tells of what a status that was written changed, and of what the engine notices.
 pub async fn write_status(
     client: Client,
     node: &str,
@@ -103,13 +113,14 @@ pub async fn write_status(
                     events.tell_status(object, &next);
                     // The watch brings the same a moment later; until then this is the latest.
                     await_version(&mut latest, &written).await;
+                    rest(pause, &report, &mut reports).await;
                 }
                 Err(error) => {
                     tracing::warn!(node, %error, "the status could not be written; trying again");
                     pause = (pause * 2).min(MAX_WRITE_PAUSE);
+                    sleep(pause).await;
                 }
             }
-            sleep(pause).await;
             continue;
         }
         let ended = tokio::select! {
@@ -123,6 +134,16 @@ pub async fn write_status(
         if ended {
             return;
         }
+    }
+}
+
+/// The pause after `written` was written. It ends early when what that says is under way is over. After such an early write
+/// nothing is under way, so that there is no more than one for each that is on time.
+async fn rest(pause: Duration, written: &Report, reports: &mut watch::Receiver<Report>) {
+    if written.is_settled() {
+        sleep(pause).await;
+    } else {
+        let _ = timeout(pause, reports.wait_for(Report::is_settled)).await;
     }
 }
 
@@ -151,5 +172,36 @@ async fn write(
 async fn await_version(latest: &mut watch::Receiver<Option<NodeImageCache>>, written: &NodeImageCache) {
     let caught_up =
         latest.wait_for(|object| object.as_ref().is_none_or(|object| object.status == written.status));
-    let _ = tokio::time::timeout(WRITE_INTERVAL, caught_up).await;
+    let _ = timeout(WRITE_INTERVAL, caught_up).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+    use larder_oci::Digest;
+
+    use super::*;
+    use crate::engine::{ImageReport, State};
+
+    fn report(states: &[State]) -> Report {
+        let image =
+            |state: &State| ImageReport { image: "a".to_owned(), platform: None, state: state.clone() };
+        Report { generation: Some(1), images: states.iter().map(image).collect(), runtime: None }
+    }
+
+    #[tokio::test]
+    async fn the_end_of_what_was_under_way_does_not_wait_and_nothing_else_hurries() {
+        let ready = State::Ready { digest: Digest::sha256(b"a"), size: 1 };
+        let pulling = |present| State::Pulling { present, total: 2 };
+        let (begun, further) = (report(&[ready.clone(), pulling(0)]), report(&[ready.clone(), pulling(1)]));
+        let done = report(&[ready.clone(), ready]);
+        for (written, then, hurries) in
+            [(&begun, &further, false), (&begun, &done, true), (&done, &done, false), (&done, &begun, false)]
+        {
+            let (sender, mut reports) = watch::channel(written.clone());
+            sender.send_replace(then.clone());
+            let rested = rest(WRITE_INTERVAL, written, &mut reports).now_or_never();
+            assert_eq!(rested.is_some(), hurries, "{written:?} {then:?}");
+        }
+    }
 }

@@ -14,6 +14,7 @@ pub fn of(error: &PullError) -> FailureReason {
         PullError::Store(StoreError::DiskFull { .. }) => FailureReason::DiskFull,
         PullError::Store(StoreError::DigestMismatch { .. }) => FailureReason::DigestMismatch,
         PullError::Store(StoreError::SizeMismatch { .. }) => FailureReason::SizeMismatch,
+        PullError::Store(StoreError::Annex { .. }) => FailureReason::RuntimeUnavailable,
         PullError::Store(_) | PullError::Interrupted => FailureReason::StoreError,
     }
 }

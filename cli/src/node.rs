@@ -31,6 +31,7 @@ struct Shared {
     runtime: OnceCell<Runtime>,
     containers: OnceCell<Containers>,
     handed_over: OnceCell<BTreeSet<Digest>>,
+    settled: OnceCell<()>,
 }
 
 impl fmt::Debug for Shared {
@@ -49,6 +50,7 @@ impl Node {
             runtime: OnceCell::new(),
             containers: OnceCell::new(),
             handed_over: OnceCell::new(),
+            settled: OnceCell::new(),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -118,6 +120,15 @@ impl Node {
         self.shared.handed_over.get_or_try_init(read).await
     }
 
+    /// Has the runtime keep the layers that the store has left to it, and no others.
+    async fn settle_on(&self, runtime: &Runtime, store: &Store) -> Result<(), String> {
+        let store = store.clone();
+        let read = tokio::task::spawn_blocking(move || store.handed_over());
+        let layers = read.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+        let look = runtime.observe(&[], &layers.into_keys().collect()).await;
+        look.map(drop).map_err(|error| error.to_string())
+    }
+
     /// A way to the layers that a store has left to the runtime; `None` if the flags say that there is none.
     pub(crate) fn annex(&self, store: &Store) -> Option<Arc<dyn Annex>> {
         let none = self.shared.choice == Some(Choice::None);
@@ -151,6 +162,9 @@ impl InUse for Node {
             if runtime.is_none() || !runtime.takes(&image.key) {
                 return Ok(Vec::new());
             }
+            // What other images of the store need of this one stays in the runtime, also where nobody has looked since it
+            // was left there.
+            self.shared.settled.get_or_try_init(|| self.settle_on(&runtime, store)).await?;
             let image = known(store, image);
             match runtime.withdraw(&image.key, Some(&image)).await {
                 Ok(Withdrawal::InUse(users)) => Ok(users),
@@ -161,13 +175,11 @@ impl InUse for Node {
     }
 
     fn settle(&self, store: &Store) -> Result<(), String> {
-        // Nobody was asked for anything: nothing has changed there.
-        let Some(runtime) = self.shared.runtime.get().filter(|runtime| !runtime.is_none()) else {
-            return Ok(());
-        };
-        let layers = store.handed_over().map_err(|error| error.to_string())?.into_keys().collect();
-        let look = Handle::current().block_on(runtime.observe(&[], &layers));
-        look.map(drop).map_err(|error| error.to_string())
+        Handle::current().block_on(async {
+            // There were layers in a runtime: so there is one.
+            let runtime = self.connect(self.shared.choice.unwrap_or_default()).await;
+            self.settle_on(&runtime.map_err(|failure| failure.to_string())?, store).await
+        })
     }
 }
 

@@ -154,7 +154,9 @@ pub fn take_names<'a>(store: &Store, going: &[&'a Record], force: bool) -> Resul
 /// Deletes what nothing needs any more, and lets the container runtime do the same.
 pub fn collect(in_use: &dyn InUse, store: &Store, options: &CollectOptions) -> Result<Collected, Failure> {
     let mut collected = store.collect(options)?;
-    if let Err(why) = in_use.settle(store) {
+    if !collected.handed_over.is_empty()
+        && let Err(why) = in_use.settle(store)
+    {
         collected.warnings.push(format!("the container runtime keeps layers that nothing needs: {why}"));
     }
     Ok(collected)

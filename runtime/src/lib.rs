@@ -241,7 +241,8 @@ impl Runtime {
                 let _ = (store, image, owner, layers);
                 Ok(())
             }
-            Kind::Containerd(containerd) => containerd.deliver(store, image, owner, layers).await,
+            // It is large, and whoever waits for it is to stay small.
+            Kind::Containerd(containerd) => Box::pin(containerd.deliver(store, image, owner, layers)).await,
             Kind::Cri(cri) => cri.deliver(image).await,
         }
     }

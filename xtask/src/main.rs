@@ -6,11 +6,14 @@ mod bench;
 mod debian;
 mod demo;
 mod e2e;
+mod faults;
+mod fuzz;
 mod generate;
 mod image;
 mod steps;
 mod test;
 mod tools;
+mod torture;
 
 use std::process::ExitCode;
 
@@ -49,11 +52,19 @@ enum Command {
     Image(image::Options),
     /// Runs the tests on a real cluster (kubelet, containerd), or starts one and stays. Needs root.
     E2e(e2e::Options),
+    /// Pulls from a registry that misbehaves in every way we know: each pull must end right, or in one clear error.
+    Faults(faults::Options),
+    /// Fuzzes what reads other people's bytes: names, manifests, archives, configurations, templates.
+    Fuzz(fuzz::Options),
     /// Measures Larder beside other programs, on this machine.
     Bench {
         #[command(subcommand)]
         what: bench::What,
     },
+    /// Kills commands at random moments, and cuts a disk's power: no image that was reported is lost.
+    Torture(torture::Torture),
+    /// Has every command run out of space at random places: one clear error, and nothing lost.
+    DiskFull(torture::DiskFull),
     /// Builds or installs the programs that demo and tests need, unless they are there.
     Tools,
 }
@@ -66,7 +77,11 @@ fn main() -> ExitCode {
         Command::Gen { check } => generate::run(check),
         Command::Image(options) => image::run(&options),
         Command::E2e(options) => e2e::run(&options),
+        Command::Faults(options) => faults::run(&options),
+        Command::Fuzz(options) => fuzz::run(&options),
         Command::Bench { what } => bench::run(&what),
+        Command::Torture(options) => torture::torture(&options),
+        Command::DiskFull(options) => torture::disk_full(&options),
         Command::Tools => tools::ensure(),
     });
     while cleanup::has_begun() {

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use anyhow::{Context, bail};
 
+use crate::fuzz;
 use crate::generate;
 use crate::steps::{cargo, human, root, step};
 use crate::tools;
@@ -29,6 +30,7 @@ pub fn run(fast: bool) -> anyhow::Result<()> {
         unit_tests()?;
         return if fast { Ok(()) } else { fail_in_ci() };
     }
+    fuzzing()?;
     step("unit and property tests", unit_tests)?;
     println!("▸ tests against the real API server and registry ({} so far)", human(start.elapsed()));
     let no_cluster = larder_tests::kubernetes::unavailable();
@@ -46,6 +48,15 @@ pub fn run(fast: bool) -> anyhow::Result<()> {
 
 fn test_flag(name: String) -> [String; 2] {
     ["--test".to_owned(), name]
+}
+
+/// Thirty seconds a target, two targets at a time.
+fn fuzzing() -> anyhow::Result<()> {
+    if let Some(reason) = fuzz::unavailable() {
+        println!("skipped: fuzzing: {reason}");
+        return fail_in_ci();
+    }
+    step("fuzzing", || fuzz::run(&fuzz::Options::all(30)))
 }
 
 fn fail_in_ci() -> anyhow::Result<()> {

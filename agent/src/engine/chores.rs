@@ -6,7 +6,7 @@ use std::{
 };
 
 use larder_oci::ImageKey;
-use larder_runtime::{Image, Layers, Owner, Runtime, RuntimeError, User, Withdrawal};
+use larder_runtime::{Containers, Image, Layers, Owner, Runtime, RuntimeError, User, Withdrawal};
 use larder_store::{Claim, CollectOptions, Store, StoreError};
 
 use super::observe;
@@ -66,7 +66,8 @@ impl Chores {
 
     /// Those that must not be fetched or delivered meanwhile.
     pub(super) fn touched(&self) -> BTreeSet<ImageKey> {
-        self.remove.iter().chain(&self.leave).chain(&self.give_back).cloned().collect()
+        let away = self.remove.iter().chain(&self.leave).chain(&self.give_back);
+        away.chain(&self.forget).cloned().collect()
     }
 
     /// Carries them out. An image that is wanted again by the time its turn comes is passed over.
@@ -105,11 +106,16 @@ impl Chores {
                 Err(error) => drop(done.failed.insert(key, error)),
             }
         }
+        // Most of what is tried again and again is in use, and one look tells that of all.
+        let containers = match &runtime {
+            Some(runtime) if self.remove.len() > 1 => runtime.containers().await.unwrap_or_default(),
+            _ => Containers::default(),
+        };
         for key in self.remove {
             if wanted.contains(&key) {
                 continue;
             }
-            match withdraw(&store, runtime.as_ref(), &key).await {
+            match withdraw(&store, runtime.as_ref(), &key, &containers).await {
                 Ok(Withdrawal::Gone) => done.removed.push(key),
                 Ok(Withdrawal::Left) => {
                     tracing::info!(image = %key, "it was in the container runtime before Larder, and stays there");
@@ -122,7 +128,7 @@ impl Chores {
         done.left.extend(gone.iter().cloned());
         gone.extend(done.removed.iter().cloned());
         let mut forget = BTreeSet::new();
-        for key in self.forget {
+        for key in self.forget.into_iter().filter(|key| !wanted.contains(key)) {
             match abandon(&store, runtime.as_ref(), &key).await {
                 Ok(()) => drop(forget.insert(key)),
                 Err(error) => drop(done.failed.insert(key, error)),
@@ -159,10 +165,15 @@ async fn withdraw(
     store: &Store,
     runtime: Option<&Runtime>,
     key: &ImageKey,
+    containers: &Containers,
 ) -> Result<Withdrawal, RuntimeError> {
     let Some(runtime) = runtime.filter(|runtime| runtime.takes(key)) else { return Ok(Withdrawal::Gone) };
     // One that can't be read any more has to go all the same.
     let image = image(store, key).await.unwrap_or_default();
+    let users = image.as_ref().map(|image| containers.made_from(image)).unwrap_or_default();
+    if !users.is_empty() {
+        return Ok(Withdrawal::InUse(users));
+    }
     runtime.withdraw(key, image.as_ref()).await
 }
 
@@ -207,7 +218,9 @@ async fn take_out(
             tracing::info!(image = %key, "removed");
         }
         let collected = store.collect(&CollectOptions::default())?;
-        tracing::info!(blobs = collected.blobs.len(), bytes = collected.bytes, "space reclaimed");
+        if !collected.blobs.is_empty() {
+            tracing::info!(blobs = collected.blobs.len(), bytes = collected.bytes, "space reclaimed");
+        }
         Ok(forget)
     })
     .await

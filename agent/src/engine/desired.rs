@@ -37,6 +37,8 @@ pub struct Desired {
     pub images: Vec<DesiredImage>,
     /// Images to keep without looking after them.
     pub released: BTreeSet<ImageKey>,
+    /// Images that are wanted later: nothing is done about them, whether they are there or not.
+    pub deferred: BTreeSet<ImageKey>,
 }
 
 impl Desired {

@@ -70,7 +70,7 @@ impl Link {
                 is_news
             }
             Err(error) => {
-                self.failed(&error, now);
+                self.failed(&error, Instant::now());
                 false
             }
         }
@@ -131,9 +131,9 @@ impl Link {
         Some(&away.message)
     }
 
-    /// When to look again at a runtime that is away.
-    pub(super) fn due(&self) -> Option<Instant> {
-        self.away.as_ref().map(|away| away.ask_at)
+    /// When to look again at a runtime that is away, and when to say that it is.
+    pub(super) fn due(&self) -> impl Iterator<Item = Instant> {
+        self.away.iter().flat_map(|away| [away.ask_at, away.since + GRACE])
     }
 
     /// Asks it at the next opportunity, whether its time has come or not.
@@ -164,7 +164,8 @@ impl Link {
                 Some(observation)
             }
             Err(error) => {
-                self.failed(&error, now);
+                // Not when it was asked: that may be longer ago than the pause before it is asked again.
+                self.failed(&error, Instant::now());
                 None
             }
         }
@@ -210,6 +211,7 @@ mod tests {
         assert!(!link.is_in_grace(now) && link.trouble(now).is_none() && link.may_ask(now));
         link.failed(&unreachable(), now);
         assert!(link.is_in_grace(now + GRACE / 2) && link.trouble(now + GRACE / 2).is_none());
+        assert!(link.due().any(|due| link.trouble(due).is_some()), "it is told as soon as it is one");
         link.failed(&unreachable(), now + GRACE / 2);
         let later = now + GRACE;
         assert!(!link.is_in_grace(later));
@@ -224,7 +226,7 @@ mod tests {
         let mut pauses = Vec::new();
         for _ in 0..5 {
             link.failed(&unreachable(), now);
-            let due = link.due().unwrap();
+            let due = link.due().next().unwrap();
             assert!(!link.may_ask(now) && link.may_ask(due));
             pauses.push((due - now).as_secs());
             now = due;

@@ -34,7 +34,7 @@ use std::{
 };
 
 use larder_oci::ImageKey;
-use larder_plan::node::{self, Step, Wanted};
+use larder_plan::node::{self, Spared, Step, Wanted};
 use larder_pull::{PullError, Pulled, Puller};
 use larder_registry::Registry;
 use larder_runtime::{ConnectOptions, User};
@@ -246,8 +246,8 @@ impl Engine {
                 }
                 () = changed => self.look_at = Some((Instant::now() + DEBOUNCE).max(self.last_look + LOOK_INTERVAL)),
                 () = sleep_until(wake) => {
-                    let outside = wake == check || self.look_at.take().is_some_and(|at| at <= Instant::now());
-                    return if outside { Wake::Outside } else { Wake::Inside };
+                    let told = self.look_at.take_if(|at| *at <= Instant::now()).is_some();
+                    return if told || wake == check { Wake::Outside } else { Wake::Inside };
                 }
                 _ = progress.tick(), if !self.pulls.is_empty() => self.publish(reports),
             }
@@ -270,7 +270,7 @@ impl Engine {
             self.kept.remove(key);
             self.images.entry(key.clone()).or_insert_with(|| Image::new(&self.options.backoff));
         }
-        self.wanted_now.set(wanted);
+        self.wanted_now.set(wanted.union(&desired.deferred).cloned().collect());
         self.desired = desired;
     }
 
@@ -289,7 +289,8 @@ impl Engine {
             Err(error) => return self.store_failed(&error),
         }
         self.compare();
-        let steps = node::steps(&self.wanted(), &self.desired.released, &self.held(), &self.observed.strays);
+        let spared = Spared { released: &self.desired.released, deferred: &self.desired.deferred };
+        let steps = node::steps(&self.wanted(), &spared, &self.held(), &self.observed.strays);
         self.act(steps);
     }
 

@@ -53,7 +53,8 @@ impl Engine {
             Some(pipeline) => Progress::observed(pipeline.clone()),
             None => Progress::default(),
         });
-        let (puller, image_key, shared) = (self.puller.clone(), key.clone(), progress.clone());
+        let puller = self.puller.clone().to_annex(pipeline.is_some());
+        let (image_key, shared) = (key.clone(), progress.clone());
         let abort = self.pulls.spawn(async move {
             let _end = pipeline.as_ref().map(|pipeline| End(pipeline.clone()));
             let slot = slots.acquire_owned().await.map_err(|_| PullError::Interrupted)?;

@@ -24,6 +24,15 @@ pub struct Report {
     pub runtime: Option<String>,
 }
 
+impl Report {
+    /// Whether nothing is under way: every image is ready, has failed, or stays for others to let it go.
+    pub(crate) fn is_settled(&self) -> bool {
+        let is_settled =
+            |state: &State| matches!(state, State::Ready { .. } | State::Failed { .. } | State::InUse { .. });
+        self.images.iter().all(|image| is_settled(&image.state))
+    }
+}
+
 /// How one image stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageReport {

@@ -77,7 +77,7 @@ pub async fn run(context: &Context, args: Args) -> Result<Status, Failure> {
     if runtime.choice != Choice::None {
         engine = engine.with_runtime(runtime);
     }
-    let desired = Desired { generation: Some(1), images, released: BTreeSet::new() };
+    let desired = Desired { generation: Some(1), images, ..Desired::default() };
     let (_sender, desired) = watch::channel(Some(desired));
     let (reporter, reports) = watch::channel(Report::default());
     let report = tokio::select! {

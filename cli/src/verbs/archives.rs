@@ -31,7 +31,9 @@ impl From<larder_archive::ArchiveError> for Failure {
                 Self::silent(Status::PIPE)
             }
             // Said by the program itself in docker too, and not by the daemon.
-            Error::NotAFile { .. } | Error::File { .. } | Error::Write(_) => Self::new(error),
+            Error::NotAFile { .. } | Error::DiskFull { .. } | Error::File { .. } | Error::Write(_) => {
+                Self::new(error)
+            }
             error => Self::response(error),
         }
     }

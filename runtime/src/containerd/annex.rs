@@ -3,12 +3,16 @@
 use std::io::{self, Read, Seek, SeekFrom};
 
 use bytes::{Buf, Bytes};
-use larder_oci::Digest;
-use larder_store::{Annex, AnnexBlob};
+use larder_oci::{Digest, ImageKey};
+use larder_store::{Annex, AnnexBlob, AnnexIngest};
 use tokio::runtime::Handle;
 
-use super::client::{Answer, Client};
-use crate::RuntimeError;
+use super::{
+    client::{Answer, Client},
+    deliver::source,
+    ingest,
+};
+use crate::{Owner, RuntimeError};
 
 /// Bytes read with one call.
 const CHUNK: usize = 1 << 20;
@@ -57,6 +61,15 @@ impl Annex for ContentStore {
             position: 0,
             chunk: Bytes::new(),
         }))
+    }
+
+    fn ingest(&self, image: &ImageKey, digest: &Digest, size: u64) -> io::Result<AnnexIngest> {
+        let runtime = self.runtime()?;
+        let labels = source(image).into_iter().collect();
+        let blob = super::content::Blob { digest: digest.clone(), size, labels };
+        // The delivery that goes on beside the pull has the same lease.
+        let lease = runtime.block_on(self.client.lease_image(image, Owner::Agent)).map_err(failed)?;
+        ingest::begin(&self.client, &runtime, blob, lease).map_err(failed)
     }
 }
 

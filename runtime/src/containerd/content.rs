@@ -11,13 +11,14 @@ use larder_oci::{Digest, spec::Descriptor};
 use larder_store::{Store, StoreError};
 use prost_types::FieldMask;
 use tokio::sync::mpsc;
-use tonic::{Code, Status};
+use tonic::{Code, Status, Streaming};
 
 use super::client::{Answer, Client, WORK_TIMEOUT, leased, request, timed};
 use crate::{
     RuntimeError,
     api::content::{
         AbortRequest, Info, InfoRequest, ReadContentRequest, UpdateRequest, WriteAction, WriteContentRequest,
+        WriteContentResponse,
     },
     socket::CALL_TIMEOUT,
 };
@@ -41,6 +42,14 @@ pub(super) struct Blob {
     pub(super) size: u64,
     /// To be set with it.
     pub(super) labels: BTreeMap<String, String>,
+}
+
+/// A blob that is being written.
+pub(super) struct Begun {
+    pub(super) messages: mpsc::Sender<WriteContentRequest>,
+    pub(super) answers: Streaming<WriteContentResponse>,
+    /// How many bytes of it are there.
+    pub(super) offset: u64,
 }
 
 /// How an attempt at writing ended.
@@ -91,8 +100,7 @@ impl Client {
                 Written::Appeared if attempts < ATTEMPTS => attempts += 1,
                 Written::Damaged(_) if attempts < ATTEMPTS => {
                     attempts += 1;
-                    let message = AbortRequest { r#ref: reference(&blob.digest) };
-                    self.attempt("drop a damaged blob", self.content().abort(request(message))).await?;
+                    self.abort_write(&blob.digest).await?;
                 }
                 Written::Damaged(error) => return Err(error),
                 Written::Appeared => {
@@ -139,26 +147,36 @@ impl Client {
         self.call(&format!("label blob {digest}"), self.content().update(request(message))).await.map(drop)
     }
 
-    async fn write(&self, store: &Store, blob: &Blob, lease: &str) -> Result<Written, RuntimeError> {
-        let what = format!("take blob {}", blob.digest);
+    /// Begins to write a blob under a lease, or goes on where somebody stopped.
+    pub(super) async fn begin_write(&self, blob: &Blob, lease: &str) -> Result<Begun, Status> {
         let (messages, receiver) = mpsc::channel(2);
         let stream = futures::stream::unfold(receiver, |mut receiver| async {
             Some((receiver.recv().await?, receiver))
         });
         // Never full: it is the first.
         messages.try_send(message(blob, WriteAction::Stat, 0)).ok();
-        let opened = timed(CALL_TIMEOUT, async {
+        timed(CALL_TIMEOUT, async {
             let mut answers = self.content().write(leased(lease, stream)).await?.into_inner();
-            let first = answers.message().await?;
-            Ok((answers, first.map_or(0, |first| first.offset)))
-        });
-        let (mut answers, offset) = match opened.await {
-            Ok(opened) => opened,
+            let offset = answers.message().await?.map_or(0, |first| first.offset);
+            Ok(Begun { messages, answers, offset: u64::try_from(offset).unwrap_or(0) })
+        })
+        .await
+    }
+
+    /// Drops what there is of a blob that is not complete.
+    pub(super) async fn abort_write(&self, digest: &Digest) -> Result<(), RuntimeError> {
+        let message = AbortRequest { r#ref: reference(digest) };
+        self.attempt("drop a damaged blob", self.content().abort(request(message))).await.map(drop)
+    }
+
+    async fn write(&self, store: &Store, blob: &Blob, lease: &str) -> Result<Written, RuntimeError> {
+        let what = format!("take blob {}", blob.digest);
+        let Begun { messages, mut answers, offset } = match self.begin_write(blob, lease).await {
+            Ok(begun) => begun,
             // Asked for the first time: then it has also been added to the lease.
             Err(status) if status.code() == Code::AlreadyExists => return Ok(Written::There),
             Err(status) => return self.not_written(&what, &status, false),
         };
-        let offset = u64::try_from(offset).unwrap_or(0);
         let resumed = offset > 0;
         let reader = tokio::task::spawn_blocking({
             let (store, blob) = (store.clone(), blob.clone());
@@ -181,8 +199,7 @@ impl Client {
     fn not_written(&self, what: &str, status: &Status, resumed: bool) -> Result<Written, RuntimeError> {
         match status.code() {
             Code::AlreadyExists => Ok(Written::Appeared),
-            // https://github.com/containerd/containerd/blob/v2.2.1/plugins/content/local/locks.go
-            Code::Unavailable if status.message().contains("locked") => Ok(Written::Busy),
+            _ if is_busy(status) => Ok(Written::Busy),
             Code::FailedPrecondition | Code::OutOfRange if resumed => {
                 Ok(Written::Damaged(self.failed(what, status)))
             }
@@ -227,7 +244,13 @@ fn reference(digest: &Digest) -> String {
     format!("larder-{digest}")
 }
 
-fn message(blob: &Blob, action: WriteAction, offset: u64) -> WriteContentRequest {
+/// Whether somebody else is writing the same blob
+/// (<https://github.com/containerd/containerd/blob/v2.2.1/plugins/content/local/locks.go>).
+pub(super) fn is_busy(status: &Status) -> bool {
+    status.code() == Code::Unavailable && status.message().contains("locked")
+}
+
+pub(super) fn message(blob: &Blob, action: WriteAction, offset: u64) -> WriteContentRequest {
     WriteContentRequest {
         action: action.into(),
         r#ref: reference(&blob.digest),

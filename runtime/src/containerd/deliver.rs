@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use futures::{TryStreamExt, stream::FuturesUnordered};
-use larder_oci::{Digest, spec::Descriptor};
+use larder_oci::{Digest, ImageKey, spec::Descriptor};
 use larder_store::{Store, StoreError};
 use tokio::sync::Semaphore;
 
@@ -46,7 +46,7 @@ impl Containerd {
             return Ok(());
         }
         let snapshotter = self.snapshotter().await?;
-        let lease = self.client.lease_image(&image.key).await?;
+        let lease = self.client.lease_image(&image.key, owner).await?;
         for blob in documents(image)? {
             self.client.put_labelled(store, &blob, &lease).await?;
         }
@@ -81,7 +81,7 @@ impl Containerd {
         let tasks = FuturesUnordered::new();
         for layer in &image.layers {
             let mut blob = Blob::new(layer)?;
-            blob.labels.extend(source(image));
+            blob.labels.extend(source(&image.key));
             if seen.insert(blob.digest.clone()) {
                 tasks.push(self.take_layer(store, blob, layers, lease, &there, &writers));
             }
@@ -213,16 +213,16 @@ fn documents(image: &Image) -> Result<Vec<Blob>, RuntimeError> {
         (format!("containerd.io/gc.ref.content.{to}"), descriptor.digest().to_string())
     };
     let mut config = Blob::new(&image.config)?;
-    config.labels.extend(source(image));
+    config.labels.extend(source(&image.key));
     let mut manifest = Blob::new(&image.manifest)?;
-    manifest.labels.extend(source(image));
+    manifest.labels.extend(source(&image.key));
     manifest.labels.extend([reference("config", &image.config)]);
     let layers = image.layers.iter().enumerate();
     manifest.labels.extend(layers.map(|(number, layer)| reference(&format!("l.{number}"), layer)));
     let mut documents = vec![config, manifest];
     if let Some(index) = &image.index {
         let mut index = Blob::new(index)?;
-        index.labels.extend(source(image));
+        index.labels.extend(source(&image.key));
         index.labels.extend([reference("m.0", &image.manifest)]);
         documents.push(index);
     }
@@ -230,8 +230,8 @@ fn documents(image: &Image) -> Result<Vec<Blob>, RuntimeError> {
 }
 
 /// The label that tells where a blob can be had, so that a push to the same registry need not send it.
-fn source(image: &Image) -> Option<(String, String)> {
-    let name = &image.key.name;
+pub(super) fn source(key: &ImageKey) -> Option<(String, String)> {
+    let name = &key.name;
     let host = name.registry().rsplit_once(':').map_or(name.registry(), |(host, _)| host);
     let (label, value) = (format!("{SOURCE}.{host}"), name.repository());
     // containerd's limit for the two together.

@@ -16,15 +16,16 @@ use std::{
 
 use jiff::Timestamp;
 use larder_oci::{Digest, ImageKey};
+use tokio::time::timeout;
 
 use super::{
     client::{Answer, Client, WORK_TIMEOUT, request, timed},
     records::{parse_key, write_key},
 };
 use crate::{
-    RuntimeError,
+    Owner, RuntimeError,
     api::leases::{
-        AddResourceRequest, CreateRequest, DeleteRequest, DeleteResourceRequest, ListRequest,
+        AddResourceRequest, CreateRequest, DeleteRequest, DeleteResourceRequest, Lease, ListRequest,
         ListResourcesRequest, Resource,
     },
     socket::CALL_TIMEOUT,
@@ -34,10 +35,14 @@ use crate::{
 pub(super) const BLOBS: &str = "larder/blobs";
 /// The label that tells which image a lease is for.
 const IMAGE: &str = "larder.dev/image";
+/// The label of a lease that a person's delivery has made, and not the agent's.
+const PERSON: &str = "larder.dev/person";
 /// The label that ends a lease at a time.
 const EXPIRE: &str = "containerd.io/gc.expire";
 /// How long a temporary lease outlives its owner's death.
 const TEMPORARY: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long whoever lets go of blobs waits until they are gone.
+const SETTLED: Duration = Duration::from_secs(3);
 /// The same lease serves all blobs that pulls find here in such a span of time.
 const SPAN: u64 = 12 * 60 * 60;
 
@@ -66,22 +71,31 @@ fn in_future(span: Duration) -> BTreeMap<String, String> {
     BTreeMap::from([(EXPIRE.to_owned(), time.to_string())])
 }
 
+/// Whether a lease is that of a person's delivery. No delivery takes longer than a temporary lease lasts.
+fn is_a_persons(lease: &Lease, now: Timestamp) -> bool {
+    let made = lease.created_at.as_ref().map_or(0, |made| made.seconds);
+    lease.labels.contains_key(PERSON) && now.as_second() - made < TEMPORARY.as_secs().cast_signed()
+}
+
 impl Client {
     /// Makes an image's lease, if it is not there.
-    pub(super) async fn lease_image(&self, key: &ImageKey) -> Result<String, RuntimeError> {
+    pub(super) async fn lease_image(&self, key: &ImageKey, owner: Owner) -> Result<String, RuntimeError> {
         let id = of_image(key);
-        self.create_lease(&id, BTreeMap::from([(IMAGE.to_owned(), write_key(key))])).await?;
+        let persons = matches!(owner, Owner::Person { .. }).then(|| (PERSON.to_owned(), "true".to_owned()));
+        let image = (IMAGE.to_owned(), write_key(key));
+        self.create_lease(&id, persons.into_iter().chain([image]).collect()).await?;
         Ok(id)
     }
 
-    /// The images that have a lease.
+    /// The images that have a lease, save those that a person may be delivering at this moment.
     pub(super) async fn leased_images(&self) -> Result<BTreeSet<ImageKey>, RuntimeError> {
         let message = ListRequest { filters: vec![format!("labels.\"{IMAGE}\"")] };
         let Answer::Done(answer) = self.attempt("list leases", self.leases().list(request(message))).await?
         else {
             return Ok(BTreeSet::new());
         };
-        Ok(answer.leases.iter().filter_map(|lease| parse_key(lease.labels.get(IMAGE)?)).collect())
+        let leases = answer.leases.iter().filter(|lease| !is_a_persons(lease, Timestamp::now()));
+        Ok(leases.filter_map(|lease| parse_key(lease.labels.get(IMAGE)?)).collect())
     }
 
     async fn create_lease(&self, id: &str, labels: BTreeMap<String, String>) -> Result<(), RuntimeError> {
@@ -161,7 +175,12 @@ impl Client {
         // A lease that lists less does not make the collector run; one that ends does.
         let last = format!("larder/settled/{:016x}", fastrand::u64(..));
         self.create_lease(&last, in_future(TEMPORARY)).await?;
-        self.end_lease(&last, true).await
+        // The collector runs whether anybody waits or not, and may have other people's images to remove first.
+        let message = DeleteRequest { id: last.clone(), sync: true };
+        match timeout(SETTLED, self.leases().delete(request(message))).await {
+            Err(_) | Ok(Ok(_)) => Ok(()),
+            Ok(Err(status)) => self.planned::<()>(&format!("end lease {last}"), &status).map(drop),
+        }
     }
 
     /// Makes a lease let go of all but what is `wanted`.

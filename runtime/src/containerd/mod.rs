@@ -12,6 +12,7 @@ mod client;
 mod content;
 mod deliver;
 mod events;
+mod ingest;
 mod leases;
 mod observe;
 mod records;

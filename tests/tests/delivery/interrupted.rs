@@ -20,6 +20,7 @@ use crate::{
 on_each_version!(
     layers_are_taken_as_they_arrive,
     a_pull_that_fails_ends_the_delivery,
+    what_a_person_is_delivering_is_left_alone,
     a_delivery_goes_on_where_it_was_interrupted,
     containerd_may_be_killed_while_it_takes_an_image,
     images_that_share_layers_may_come_together,
@@ -62,6 +63,30 @@ fn layers_are_taken_as_they_arrive(version: Version) {
     });
     assert_eq!(node.state(&image), State::Ready);
     assert_tidy(&node);
+    node.stop();
+}
+
+/// The agent looks while `larder deliver` is at it.
+fn what_a_person_is_delivering_is_left_alone(version: Version) {
+    let node = Node::new(version);
+    let image = node.put("registry.corp/app:v1", &image(1));
+    let layer = image.layers[0].digest().to_string().parse().unwrap();
+    let (arrivals, layers) = Layers::arriving();
+    let delivery = node.tokio.spawn({
+        let (runtime, store, wanted) = (node.runtime.clone(), node.store.clone(), image.clone());
+        async move { runtime.deliver(&store, &wanted, Owner::Person { pin: true }, layers).await }
+    });
+    arrivals.layer(&layer);
+    until("a layer to be handed over", PATIENCE, || {
+        assert!(!delivery.is_finished());
+        node.store.handed_over().unwrap().contains_key(&layer).then_some(())
+    })
+    .unwrap();
+    assert!(node.observe(&[]).strays.is_empty());
+    arrivals.all();
+    node.wait(delivery).unwrap().unwrap();
+    assert!(node.observe(&[]).strays.is_empty());
+    assert_eq!(node.state(&image), State::Ready);
     node.stop();
 }
 

@@ -41,7 +41,7 @@ pub struct Node {
     pub runtime: Runtime,
     pub store: Store,
     socket: PathBuf,
-    tokio: tokio::runtime::Runtime,
+    pub tokio: tokio::runtime::Runtime,
 }
 
 /// When the collector runs: at every change, where a test says so.

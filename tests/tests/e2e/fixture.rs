@@ -12,12 +12,22 @@ use std::{
 
 use larder_tests::{Cluster, ClusterOptions, Kubectl, Registry, RegistryOptions, Scratch, kubernetes};
 
+use crate::larder::Larder;
+
 /// The cluster, and a private registry beside it.
 pub struct Shared {
+    larder: OnceLock<Larder>,
     /// With as many nodes as `LARDER_E2E_NODES` says, two otherwise: `node-1`, `node-2`, …
     pub cluster: Cluster,
     /// TLS with an authority of its own, and a login. All nodes trust it; the login is in the Secret [`PULL_SECRET`].
     pub registry: Registry,
+}
+
+impl Shared {
+    /// Larder, installed by the first scenario that asks for it.
+    pub fn larder(&self) -> &Larder {
+        self.larder.get_or_init(|| Larder::install(&self.cluster, &self.registry))
+    }
 }
 
 /// The name of the Secret, in the namespace `default`, with the registry's login.
@@ -81,7 +91,7 @@ fn shared() -> &'static Shared {
         let secret =
             ["create", "secret", "generic", PULL_SECRET, "--type=kubernetes.io/dockerconfigjson", &from];
         cluster.kubectl(&secret).unwrap();
-        Shared { cluster, registry }
+        Shared { larder: OnceLock::new(), cluster, registry }
     })
 }
 

@@ -4,7 +4,22 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod fixture;
+mod larder;
+mod slow;
 
+mod away;
+mod drift;
+mod footprint;
+mod in_use;
+mod installed;
+mod killed;
+mod node_away;
 mod nodes;
+mod pins;
+mod plane_away;
 mod pods;
+mod removing;
+mod runtime_away;
+mod seen;
 mod teardown;
+mod tokens;

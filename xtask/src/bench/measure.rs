@@ -37,10 +37,13 @@ pub fn cost(command: &[String], env: &[(&str, &OsStr)], scratch: &Path) -> anyho
 
 /// The middle value of each figure.
 pub fn median(costs: &[Cost]) -> Cost {
-    let middle = |of: fn(&Cost) -> f64| {
-        let mut values: Vec<f64> = costs.iter().map(of).collect();
-        values.sort_by(f64::total_cmp);
-        values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
-    };
+    let middle = |of: fn(&Cost) -> f64| middle(costs.iter().map(of));
     Cost { wall: middle(|cost| cost.wall), cpu: middle(|cost| cost.cpu), peak: middle(|cost| cost.peak) }
+}
+
+/// The middle one of some values.
+pub fn middle(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }

@@ -2,6 +2,7 @@
 
 mod archive;
 mod contest;
+mod delivery;
 mod measure;
 mod packages;
 mod pull;
@@ -15,6 +16,8 @@ pub enum What {
     Pull(pull::Options),
     /// Archives and pushes, beside skopeo, crane and programs that compress; and what crash safety costs.
     Archive(archive::Options),
+    /// An image on a real node: from `kubectl apply` until pods can use it, beside kubelet's own pull. Needs root.
+    Delivery(delivery::Options),
 }
 
 /// Measures it, and prints a table.
@@ -22,5 +25,6 @@ pub fn run(what: &What) -> anyhow::Result<()> {
     match what {
         What::Pull(options) => pull::run(options),
         What::Archive(options) => archive::run(options),
+        What::Delivery(options) => delivery::run(options),
     }
 }

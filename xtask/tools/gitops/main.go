@@ -3,6 +3,7 @@
 //
 //	gitops verdicts FOLDER   of the objects on standard input, one JSON document a line
 //	gitops tests FOLDER      of the objects that the health tests in FOLDER name, and what these expect
+//	gitops diff              whether Argo CD sees a difference; a line is {"manifest": OBJECT, "live": OBJECT}
 //	gitops application FILE  reads an Application of Argo CD, and prints it as JSON
 //
 // FOLDER has the form of Argo CD's resource_customizations: GROUP/KIND/health.lua, health_test.yaml and testdata beside
@@ -20,6 +21,7 @@ import (
 
 	argocd "github.com/argoproj/argo-cd/v3/pkg/apis/application/v1alpha1"
 	"github.com/argoproj/argo-cd/v3/util/lua"
+	"github.com/argoproj/gitops-engine/pkg/diff"
 	"github.com/argoproj/gitops-engine/pkg/health"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/cli-utils/pkg/kstatus/status"
@@ -57,11 +59,14 @@ func main() {
 }
 
 func run(args []string) error {
-	if len(args) != 2 {
-		return errors.New("usage: gitops verdicts|tests FOLDER, or gitops application FILE")
-	}
 	output := json.NewEncoder(os.Stdout)
 	output.SetEscapeHTML(false)
+	if len(args) == 1 && args[0] == "diff" {
+		return differences(os.Stdin, output)
+	}
+	if len(args) != 2 {
+		return errors.New("usage: gitops verdicts|tests FOLDER, gitops diff, or gitops application FILE")
+	}
 	if args[0] == "application" {
 		return application(args[1], output)
 	}
@@ -104,8 +109,7 @@ func healthChecks(folder string) (lua.ResourceHealthOverrides, error) {
 }
 
 func verdicts(checks lua.ResourceHealthOverrides, input io.Reader, output *json.Encoder) error {
-	lines := bufio.NewScanner(input)
-	lines.Buffer(nil, 16<<20)
+	lines := scanner(input)
 	for lines.Scan() {
 		printed, err := judge(checks, lines.Bytes())
 		if err != nil {
@@ -150,6 +154,44 @@ func tests(checks lua.ResourceHealthOverrides, folder string, output *json.Encod
 		}
 	}
 	return nil
+}
+
+// scanner reads lines of the length that objects have.
+func scanner(input io.Reader) *bufio.Scanner {
+	lines := bufio.NewScanner(input)
+	lines.Buffer(nil, 16<<20)
+	return lines
+}
+
+// differences are Argo CD's own, without its server-side ways: what it shows unless it is configured otherwise.
+func differences(input io.Reader, output *json.Encoder) error {
+	lines := scanner(input)
+	for lines.Scan() {
+		var pair struct {
+			Manifest json.RawMessage `json:"manifest"`
+			Live     json.RawMessage `json:"live"`
+		}
+		if err := json.Unmarshal(lines.Bytes(), &pair); err != nil {
+			return err
+		}
+		var manifest, live unstructured.Unstructured
+		if err := errors.Join(manifest.UnmarshalJSON(pair.Manifest), live.UnmarshalJSON(pair.Live)); err != nil {
+			return err
+		}
+		result, err := diff.Diff(&manifest, &live)
+		if err != nil {
+			return err
+		}
+		printed := map[string]any{"modified": result.Modified}
+		if result.Modified {
+			printed["live"] = json.RawMessage(result.NormalizedLive)
+			printed["predicted"] = json.RawMessage(result.PredictedLive)
+		}
+		if err := output.Encode(printed); err != nil {
+			return err
+		}
+	}
+	return lines.Err()
 }
 
 // application fails on a field that Argo CD does not know.

@@ -1,0 +1,240 @@
+//! Layers that go into containerd's content store as they come from a registry.
+
+use std::{fmt, io, mem, time::Duration};
+
+use larder_oci::Digest;
+use larder_store::{AnnexIngest, AnnexWriter};
+use tokio::{runtime::Handle, sync::mpsc, task::JoinHandle};
+use tonic::{Code, Status};
+
+use super::{
+    client::{Client, WORK_TIMEOUT, timed},
+    content::{Begun, Blob, is_busy, message},
+};
+use crate::{
+    RuntimeError,
+    api::content::{WriteAction, WriteContentRequest},
+};
+
+/// Bytes sent in one message. So many may be lost with a kill, of each layer that is under way.
+const CHUNK: usize = 64 << 10;
+/// How often, and how long apart, a blob is begun anew until containerd has let go of the former attempt.
+const RESTARTS: (u32, Duration) = (100, Duration::from_millis(50));
+
+/// A blob on its way. Blocks on calls to containerd, as [`super::annex`] does.
+struct Writer {
+    client: Client,
+    runtime: Handle,
+    blob: Blob,
+    lease: String,
+    /// Those in `buffer` included.
+    offset: u64,
+    buffer: Vec<u8>,
+    call: Option<Call>,
+}
+
+/// One call, which takes the bytes.
+struct Call {
+    messages: mpsc::Sender<WriteContentRequest>,
+    /// Whether the blob was committed.
+    ended: JoinHandle<Result<bool, Status>>,
+}
+
+/// Begins a blob, or goes on with it.
+pub(super) fn begin(
+    client: &Client,
+    runtime: &Handle,
+    blob: Blob,
+    lease: String,
+) -> Result<AnnexIngest, RuntimeError> {
+    let mut writer = Writer {
+        client: client.clone(),
+        runtime: runtime.clone(),
+        blob,
+        lease,
+        offset: 0,
+        buffer: Vec::new(),
+        call: None,
+    };
+    match runtime.block_on(writer.client.begin_write(&writer.blob, &writer.lease)) {
+        Ok(begun) => {
+            writer.take_up(begun);
+            if writer.offset > writer.blob.size {
+                runtime.block_on(writer.begin_anew())?;
+            }
+            Ok(AnnexIngest::Write(Box::new(writer)))
+        }
+        // Asked for the first time: then it has also been added to the lease.
+        Err(status) if status.code() == Code::AlreadyExists => Ok(AnnexIngest::Present),
+        Err(status) if is_busy(&status) => Ok(AnnexIngest::Busy),
+        Err(status) => Err(writer.failed(&status)),
+    }
+}
+
+impl Writer {
+    fn take_up(&mut self, begun: Begun) {
+        let Begun { messages, mut answers, offset } = begun;
+        let ended = self.runtime.spawn(async move {
+            loop {
+                match timed(WORK_TIMEOUT, answers.message()).await? {
+                    Some(answer) if answer.action() == WriteAction::Commit => return Ok(true),
+                    Some(_) => {}
+                    None => return Ok(false),
+                }
+            }
+        });
+        self.call = Some(Call { messages, ended });
+        self.offset = offset;
+    }
+
+    async fn begin_anew(&mut self) -> Result<(), RuntimeError> {
+        self.buffer.clear();
+        self.call = None;
+        let mut left = RESTARTS.0;
+        loop {
+            self.client.abort_write(&self.blob.digest).await?;
+            match self.client.begin_write(&self.blob, &self.lease).await {
+                Ok(begun) if begun.offset == 0 => {
+                    self.take_up(begun);
+                    return Ok(());
+                }
+                Err(status) if !is_busy(&status) || left == 0 => return Err(self.failed(&status)),
+                Ok(_) if left == 0 => {
+                    let cause = "it keeps what it was told to drop".to_owned();
+                    return Err(RuntimeError::Refused { what: self.what(), cause });
+                }
+                _ => tokio::time::sleep(RESTARTS.1).await,
+            }
+            left -= 1;
+        }
+    }
+
+    /// The next message, if there is anything to send.
+    fn next(&mut self) -> Option<WriteContentRequest> {
+        let length = self.buffer.len() as u64;
+        if length == 0 {
+            return None;
+        }
+        let mut write = message(&self.blob, WriteAction::Write, self.offset - length);
+        // Without what is expected: containerd would look for the finished blob at every message.
+        write.expected.clear();
+        write.data = mem::take(&mut self.buffer).into();
+        Some(write)
+    }
+
+    fn send(&mut self) -> io::Result<()> {
+        let Some(message) = self.next() else { return Ok(()) };
+        let sent = self.call.as_ref().is_some_and(|call| call.messages.blocking_send(message).is_ok());
+        if sent {
+            return Ok(());
+        }
+        Err(match self.end() {
+            Err(status) => io::Error::other(self.failed(&status)),
+            Ok(_) => io::Error::other(self.failed(&Status::unavailable("the connection ended"))),
+        })
+    }
+
+    /// How the call ended.
+    fn end(&mut self) -> Result<bool, Status> {
+        let Some(Call { messages, ended }) = self.call.take() else {
+            return Err(Status::unavailable("the connection ended before"));
+        };
+        drop(messages);
+        self.runtime.block_on(ended).unwrap_or_else(|error| Err(Status::internal(error.to_string())))
+    }
+
+    fn what(&self) -> String {
+        format!("take blob {}", self.blob.digest)
+    }
+
+    fn failed(&self, status: &Status) -> RuntimeError {
+        self.client.failed(&self.what(), status)
+    }
+}
+
+impl AnnexWriter for Writer {
+    fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    fn write(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let (now, rest) = bytes.split_at(bytes.len().min(CHUNK - self.buffer.len()));
+            self.buffer.reserve_exact(CHUNK - self.buffer.len());
+            self.buffer.extend_from_slice(now);
+            self.offset += now.len() as u64;
+            bytes = rest;
+            if self.buffer.len() == CHUNK {
+                self.send()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn restart(&mut self) -> io::Result<()> {
+        let runtime = self.runtime.clone();
+        runtime.block_on(self.begin_anew()).map_err(io::Error::other)
+    }
+
+    fn finish(mut self: Box<Self>) -> io::Result<Result<(), Digest>> {
+        self.send()?;
+        let mut commit = message(&self.blob, WriteAction::Commit, self.offset);
+        commit.labels.clone_from(&self.blob.labels);
+        if let Some(call) = &self.call {
+            // How that went is for the answer to tell.
+            call.messages.blocking_send(commit).ok();
+        }
+        let status = match self.end() {
+            Ok(true) => return Ok(Ok(())),
+            Ok(false) => Status::unavailable("the connection ended"),
+            Err(status) => status,
+        };
+        match (status.code(), other_digest(status.message(), &self.blob.digest)) {
+            // Somebody else was faster. The delivery sees to it that the lease has it.
+            (Code::AlreadyExists, _) => Ok(Ok(())),
+            (Code::FailedPrecondition, Some(actual)) => {
+                let dropped = self.runtime.block_on(self.client.abort_write(&self.blob.digest));
+                dropped.map_err(io::Error::other)?;
+                Ok(Err(actual))
+            }
+            _ => Err(io::Error::other(self.failed(&status))),
+        }
+    }
+}
+
+/// The digest in "unexpected commit digest X, expected Y"
+/// (<https://github.com/containerd/containerd/blob/v2.2.1/plugins/content/local/writer.go>).
+fn other_digest(message: &str, expected: &Digest) -> Option<Digest> {
+    let words = message.split(|c: char| c.is_whitespace() || c == ',');
+    words.filter_map(|word| word.parse().ok()).find(|digest| digest != expected)
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        // What has come is worth keeping for the next try.
+        if let Some(message) = self.next()
+            && let Some(call) = &self.call
+        {
+            call.messages.try_send(message).ok();
+        }
+    }
+}
+
+impl fmt::Debug for Writer {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Writer({}, {} of {} bytes)", self.blob.digest, self.offset, self.blob.size)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn containerds_words_tell_the_digest() {
+        let [expected, actual] = [b"expected", b"received"].map(|text| Digest::sha256(text));
+        let message = format!("unexpected commit digest {actual}, expected {expected}: failed precondition");
+        assert_eq!(other_digest(&message, &expected), Some(actual));
+        assert_eq!(other_digest("unexpected commit size 3, expected 4", &expected), None);
+    }
+}
