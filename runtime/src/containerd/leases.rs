@@ -43,6 +43,8 @@ const EXPIRE: &str = "containerd.io/gc.expire";
 const TEMPORARY: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long whoever lets go of blobs waits until they are gone.
 const SETTLED: Duration = Duration::from_secs(3);
+/// How the leases on blobs that pulls found here begin.
+const FOUND: &str = "larder/found/";
 /// The same lease serves all blobs that pulls find here in such a span of time.
 const SPAN: u64 = 12 * 60 * 60;
 
@@ -77,6 +79,13 @@ fn is_a_persons(lease: &Lease, now: Timestamp) -> bool {
     lease.labels.contains_key(PERSON) && now.as_second() - made < TEMPORARY.as_secs().cast_signed()
 }
 
+/// The images that have a lease, save those that a person may be delivering at this moment.
+pub(super) fn leased_images(leases: &[Lease]) -> BTreeSet<ImageKey> {
+    let now = Timestamp::now();
+    let leases = leases.iter().filter(|lease| !is_a_persons(lease, now));
+    leases.filter_map(|lease| parse_key(lease.labels.get(IMAGE)?)).collect()
+}
+
 impl Client {
     /// Makes an image's lease, if it is not there.
     pub(super) async fn lease_image(&self, key: &ImageKey, owner: Owner) -> Result<String, RuntimeError> {
@@ -87,15 +96,13 @@ impl Client {
         Ok(id)
     }
 
-    /// The images that have a lease, save those that a person may be delivering at this moment.
-    pub(super) async fn leased_images(&self) -> Result<BTreeSet<ImageKey>, RuntimeError> {
-        let message = ListRequest { filters: vec![format!("labels.\"{IMAGE}\"")] };
-        let Answer::Done(answer) = self.attempt("list leases", self.leases().list(request(message))).await?
-        else {
-            return Ok(BTreeSet::new());
-        };
-        let leases = answer.leases.iter().filter(|lease| !is_a_persons(lease, Timestamp::now()));
-        Ok(leases.filter_map(|lease| parse_key(lease.labels.get(IMAGE)?)).collect())
+    /// All leases of containerd, ours among them.
+    pub(super) async fn all_leases(&self) -> Result<Vec<Lease>, RuntimeError> {
+        let message = ListRequest { filters: Vec::new() };
+        match self.attempt("list leases", self.leases().list(request(message))).await? {
+            Answer::Done(answer) => Ok(answer.leases),
+            Answer::NotFound | Answer::AlreadyExists => Ok(Vec::new()),
+        }
     }
 
     async fn create_lease(&self, id: &str, labels: BTreeMap<String, String>) -> Result<(), RuntimeError> {
@@ -132,7 +139,7 @@ impl Client {
     pub(super) async fn lease_blob_for_now(&self, digest: &Digest) -> Result<(), RuntimeError> {
         let span = Timestamp::now().as_second().unsigned_abs() / SPAN;
         let labels = || in_future(TEMPORARY + Duration::from_secs(SPAN));
-        self.add_or_create(&format!("larder/found/{span}"), labels, blob(digest)).await
+        self.add_or_create(&format!("{FOUND}{span}"), labels, blob(digest)).await
     }
 
     async fn add_or_create(
@@ -152,13 +159,14 @@ impl Client {
         Err(RuntimeError::Refused { what, cause: format!("lease {id} goes as soon as it is made") })
     }
 
-    /// Makes the lease on handed-over blobs list just those that `wanted` names, and are there.
+    /// Makes the lease on handed-over blobs list just those that are `wanted`, and are there. `leases` are all there are.
     ///
     /// One that somebody hands over at this moment may be let go of here. Its image's lease has it, and the next time it is
     /// among those that are wanted.
     pub(super) async fn settle_blobs(
         &self,
-        wanted: impl Iterator<Item = &Digest>,
+        wanted: &BTreeSet<&Digest>,
+        leases: &[Lease],
     ) -> Result<(), RuntimeError> {
         let listed = self.leased(BLOBS).await?;
         let mut listed: BTreeMap<String, Resource> =
@@ -167,6 +175,12 @@ impl Client {
             if listed.remove(digest.as_str()).is_none() {
                 self.lease_blob(digest).await?;
             }
+        }
+        // What a pull found here has a better lease now, which ends when the store needs it no more.
+        let is_kept = |resource: &Resource| wanted.iter().any(|digest| digest.as_str() == resource.id);
+        for found in leases.iter().filter(|lease| lease.id.starts_with(FOUND)) {
+            let resources = self.leased(&found.id).await?.into_iter();
+            self.let_go(&found.id, resources.filter(is_kept)).await?;
         }
         if listed.is_empty() {
             return Ok(());

@@ -9,6 +9,7 @@ use super::{
     Containerd,
     client::{request, timed},
     deliver::is_usable,
+    leases,
     records::{agents_keys, by_tag, is_kept, is_marked, names, target},
     unpack::chain_ids,
 };
@@ -71,13 +72,14 @@ impl Containerd {
             snapshots: self.snapshots_among(&tops).await?,
         };
         let lost: BTreeSet<Digest> = handed_over.difference(&found.blobs).cloned().collect();
-        self.client.settle_blobs(handed_over.difference(&lost)).await?;
+        let leases = self.client.all_leases().await?;
+        self.client.settle_blobs(&handed_over.difference(&lost).collect(), &leases).await?;
         let mut states: BTreeMap<ImageKey, State> =
             images.iter().map(|image| (image.key.clone(), State::Ready)).collect();
         states.extend(usable.iter().map(|(image, needs)| (image.key.clone(), found.state(image, needs))));
         let mut strays: BTreeSet<ImageKey> = found.records.values().flat_map(agents_keys).collect();
         // Whoever began to deliver an image and was killed has left a lease, and perhaps no name.
-        let leased = self.client.leased_images().await?;
+        let leased = leases::leased_images(&leases);
         let named = |key: &ImageKey| found.records.values().any(|record| is_marked(record, key));
         strays.extend(leased.into_iter().filter(|key| !states.contains_key(key) && !named(key)));
         strays.retain(|key| !states.contains_key(key));

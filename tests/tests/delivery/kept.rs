@@ -128,6 +128,12 @@ fn layers_that_kubelet_pulled_are_kept(version: Version) {
     let other = &source.layers()[0].digest;
     until("what nobody asked for to go", PATIENCE, || (!node.has_blob(other)).then_some(())).unwrap();
     assert!(node.has_blob(&layer.digest));
+    // Once the store relies on it, it stays for as long as the store does, and no longer.
+    node.wait(node.runtime.observe(&[], &[layer.digest.clone()].into())).unwrap();
+    assert!(node.has_blob(&layer.digest));
+    node.wait(node.runtime.observe(&[], &[].into())).unwrap();
+    until("what the store needs no more to go", PATIENCE, || (!node.has_blob(&layer.digest)).then_some(()))
+        .unwrap();
     node.stop();
 }
 

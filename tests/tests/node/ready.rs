@@ -46,7 +46,11 @@ fn ready_means_that_kubelet_sees_it_and_gone_that_nothing_is_left() {
     until("content and names to go", PATIENCE, || {
         (node.names().is_empty() && node.content().is_empty() && node.blobs().is_empty()).then_some(())
     })
-    .unwrap_or_else(|error| panic!("{error}: {:?} {:?} {:?}", node.names(), node.content(), node.blobs()));
+    .unwrap_or_else(|error| {
+        let ctr = |args: &[&str]| node.containerd.ctr(args).unwrap();
+        let (content, leases) = (ctr(&["content", "ls"]), ctr(&["leases", "ls"]));
+        panic!("{error}: {:?} {:?}\n{content}\n{leases}", node.names(), node.blobs())
+    });
     until("leases to go", PATIENCE, || {
         (!node.containerd.ctr(&["leases", "ls"]).unwrap().contains("larder/image")).then_some(())
     })

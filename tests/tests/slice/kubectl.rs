@@ -14,7 +14,7 @@ fn get_explain_and_wait() {
 
     let table = larder.cluster.kubectl(&["get", "ic"]).unwrap().stdout;
     let rows: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
-    assert_eq!(rows[0], ["NAME", "READY", "NODES", "PROGRESS", "AGE"], "{table}");
+    assert_eq!(rows[0], ["NAME", "READY", "NODES", "PROGRESS", "REASON", "AGE"], "{table}");
     assert_eq!(rows[1][..4], ["web", "True", "2/2", "100%"], "{table}");
     let wide = larder.cluster.kubectl(&["get", "ic", "-o", "wide"]).unwrap().stdout;
     assert!(wide.contains("AllImagesReady"), "{wide}");
