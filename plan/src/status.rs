@@ -47,6 +47,7 @@ pub(crate) fn fold<'a>(
         has_selector: valid.has_selector(),
         is_paused: valid.pace() == Pace::Paused,
         without_agent: tally.without_agent,
+        is_fetching: tally.is_fetching,
         needs_person: tally.needs_person,
         first_failure: tally.failures.first(),
         progress: String::new(),
@@ -74,6 +75,8 @@ struct Tally<'a> {
     counts: NodeCounts,
     images: Vec<ImageTally<'a>>,
     without_agent: i32,
+    /// A node on which an image failed is still fetching another.
+    is_fetching: bool,
     /// Every failure is one that only a person mends.
     needs_person: bool,
     failures: Vec<ImageFailure>,
@@ -86,6 +89,7 @@ impl<'a> Tally<'a> {
             counts: NodeCounts::default(),
             images: valid.images().iter().map(ImageTally::new).collect(),
             without_agent: 0,
+            is_fetching: false,
             needs_person: true,
             failures: Vec::new(),
             failures_total: 0,
@@ -112,9 +116,13 @@ impl<'a> Tally<'a> {
             return;
         }
         let mut failures = Vec::new();
+        let mut is_fetching = false;
         for image in &mut self.images {
             let standing = standing(image.wanted);
             image.add(standing);
+            is_fetching |= standing.is_some_and(|standing| {
+                matches!(standing.state, ImageState::Pending | ImageState::Pulling | ImageState::Delivering)
+            });
             let failed = standing.filter(|standing| standing.state == ImageState::Failed);
             failures.extend(failed.map(|standing| (image.wanted, standing)));
         }
@@ -123,6 +131,7 @@ impl<'a> Tally<'a> {
             self.counts.ready += 1;
         } else if !failures.is_empty() {
             self.counts.failed += 1;
+            self.is_fetching |= is_fetching;
         } else if has_agent && is_waiting() {
             self.counts.waiting += 1;
         } else {

@@ -15,6 +15,8 @@ pub(crate) struct Picture<'a> {
     pub is_paused: bool,
     /// Selected nodes in service that no agent has reported from.
     pub without_agent: i32,
+    /// A node on which an image failed is still fetching another.
+    pub is_fetching: bool,
     /// Every failure is one that only a person mends.
     pub needs_person: bool,
     pub first_failure: Option<&'a ImageFailure>,
@@ -31,7 +33,7 @@ impl Picture<'_> {
 
     /// Whether something is under way, or comes by itself when something else is done.
     fn is_progressing(&self) -> bool {
-        self.counts.progressing > 0 || (self.counts.waiting > 0 && !self.is_paused)
+        self.counts.progressing > 0 || self.is_fetching || (self.counts.waiting > 0 && !self.is_paused)
     }
 
     /// What the work under way is called.
@@ -40,6 +42,7 @@ impl Picture<'_> {
             NodeCounts { waiting: 1.., .. } if self.is_paused => ConditionReason::Paused,
             NodeCounts { waiting: 1.., .. } => ConditionReason::RollingOut,
             NodeCounts { progressing: 1.., .. } => ConditionReason::ImagesProgressing,
+            _ if self.is_fetching => ConditionReason::ImagesProgressing,
             NodeCounts { failed: 1.., .. } => ConditionReason::ImagesFailing,
             _ => ConditionReason::NodesUnavailable,
         }
@@ -209,6 +212,7 @@ mod tests {
             has_selector: true,
             is_paused: false,
             without_agent: 0,
+            is_fetching: false,
             needs_person: true,
             first_failure: failure,
             progress: "67%".to_owned(),
@@ -269,6 +273,12 @@ mod tests {
                 "Reconciling Degraded",
                 "ImagesFailing",
                 &format!("1 of 3 nodes hold all 2 images; 1 is fetching (67%); 1 failed{first}"),
+            ),
+            (
+                Picture { is_fetching: true, ..failing(3, 2, 0) },
+                "Reconciling Degraded",
+                "ImagesFailing",
+                &format!("2 of 3 nodes hold all 2 images; 1 failed{first}"),
             ),
             (
                 Picture { needs_person: false, ..failing(3, 1, 0) },

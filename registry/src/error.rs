@@ -76,7 +76,7 @@ pub enum RegistryError {
         why: String,
     },
     /// The bytes are not those of the digest.
-    #[error("{registry} sent other bytes for {what} than asked for: expected {expected}, got {actual}")]
+    #[error("{registry} sent other bytes for {what} than its digest says: expected {expected}, got {actual}")]
     DigestMismatch {
         /// The registry's host.
         registry: String,
