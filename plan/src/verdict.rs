@@ -7,6 +7,7 @@ use larder_crds::{ConditionReason, ConditionType, ImageFailure, NodeCounts};
 use crate::condition::Verdict;
 
 /// How things stand.
+#[allow(clippy::struct_excessive_bools, reason = "facts that do not depend on each other")]
 pub(crate) struct Picture<'a> {
     pub counts: NodeCounts,
     /// How many images there are to hold.
