@@ -79,9 +79,9 @@ impl Containerd {
         states.extend(usable.iter().map(|(image, needs)| (image.key.clone(), found.state(image, needs))));
         let mut strays: BTreeSet<ImageKey> = found.records.values().flat_map(agents_keys).collect();
         // Whoever began to deliver an image and was killed has left a lease, and perhaps no name.
-        let leased = leases::leased_images(&leases);
+        let begun = leases::leased_images(&leases);
         let named = |key: &ImageKey| found.records.values().any(|record| is_marked(record, key));
-        strays.extend(leased.into_iter().filter(|key| !states.contains_key(key) && !named(key)));
+        strays.extend(begun.into_iter().filter(|key| !states.contains_key(key) && !named(key)));
         strays.retain(|key| !states.contains_key(key));
         Ok(Observation { states, strays, lost })
     }
