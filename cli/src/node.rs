@@ -111,21 +111,12 @@ impl Node {
 
     /// The layers that a store had left to a runtime when the command began.
     async fn handed_over(&self, store: &Store) -> Result<&BTreeSet<Digest>, String> {
-        let read = || async {
-            let store = store.clone();
-            let read = tokio::task::spawn_blocking(move || store.handed_over());
-            let layers = read.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
-            Ok(layers.into_keys().collect())
-        };
-        self.shared.handed_over.get_or_try_init(read).await
+        self.shared.handed_over.get_or_try_init(|| read_handed_over(store)).await
     }
 
     /// Has the runtime keep the layers that the store has left to it, and no others.
     async fn settle_on(&self, runtime: &Runtime, store: &Store) -> Result<(), String> {
-        let store = store.clone();
-        let read = tokio::task::spawn_blocking(move || store.handed_over());
-        let layers = read.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
-        let look = runtime.observe(&[], &layers.into_keys().collect()).await;
+        let look = runtime.observe(&[], &read_handed_over(store).await?).await;
         look.map(drop).map_err(|error| error.to_string())
     }
 
@@ -134,6 +125,14 @@ impl Node {
         let none = self.shared.choice == Some(Choice::None);
         (!none).then(|| Arc::new(NodeAnnex { node: self.clone(), store: store.clone() }) as Arc<dyn Annex>)
     }
+}
+
+/// The layers that a store has left to a runtime, now.
+async fn read_handed_over(store: &Store) -> Result<BTreeSet<Digest>, String> {
+    let store = store.clone();
+    let read = tokio::task::spawn_blocking(move || store.handed_over());
+    let layers = read.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+    Ok(layers.into_keys().collect())
 }
 
 impl From<larder_runtime::RuntimeError> for Failure {

@@ -119,11 +119,6 @@ impl Lease {
         }
     }
 
-    /// The same for a blob that is to be here, whoever else has it.
-    pub(crate) fn ingest_here(&self, digest: &Digest, size: u64) -> Result<Ingest> {
-        self.ingest_unless(digest, size, Store::has_file)
-    }
-
     fn ingest_unless(
         &self,
         digest: &Digest,

@@ -10,15 +10,13 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    io::{ErrorKind, Read, Seek, SeekFrom, Write},
-    thread,
-    time::Duration,
+    io::{ErrorKind, Write},
 };
 
 use larder_oci::Digest;
 
 use crate::{
-    Ingest, Lease, Store,
+    Lease, Store,
     error::{Result, StoreError},
     layout::{digests, make_dir, read_bounded, remove_file, sync_dir},
     lock::{ExclusiveLock, SharedLock},
@@ -26,10 +24,6 @@ use crate::{
 
 /// A number fits into so many bytes.
 const MAX_MARKER: u64 = 32;
-/// How much is copied at a time.
-const BUFFER: usize = 1 << 20;
-/// How often to look whether someone else has brought a layer back.
-const BUSY_POLL: Duration = Duration::from_millis(50);
 
 impl Store {
     /// Drops layers that the annex has: each is read from there from now on, until it is [lost](Store::lost). Returns how
@@ -90,60 +84,6 @@ impl Store {
         // Else a marker might go between its writing and the removal of the file.
         let _lock = ExclusiveLock::take(&self.layout)?;
         digests.try_for_each(|digest| remove_file(&self.layout.marker(digest)).map(drop))
-    }
-
-    /// Brings layers that were handed over back, from the annex: those that an image needs that the runtime was not given, when
-    /// the one that they were left there with goes. The lease, such as one of [`Store::hold`], must protect them. Returns
-    /// how many bytes were copied. What is here is passed over.
-    pub fn bring_back<'a>(
-        &self,
-        lease: &Lease,
-        digests: impl IntoIterator<Item = &'a Digest>,
-    ) -> Result<u64> {
-        let (mut copied, mut back) = (0, Vec::new());
-        for digest in digests {
-            lease.must_protect(digest)?;
-            let Some(size) = self.marked_size(digest)? else { continue };
-            copied += self.copy_back(lease, digest, size)?;
-            back.push(digest);
-        }
-        // The file's name must be durable before the marker goes.
-        self.sync_blob_folders(back.iter().copied())?;
-        let _lock = ExclusiveLock::take(&self.layout)?;
-        for digest in back {
-            // It may have been handed over again meanwhile.
-            if self.file_size(digest)?.is_some() {
-                remove_file(&self.layout.marker(digest))?;
-            }
-        }
-        Ok(copied)
-    }
-
-    fn copy_back(&self, lease: &Lease, digest: &Digest, size: u64) -> Result<u64> {
-        loop {
-            let mut writer = match lease.ingest_here(digest, size)? {
-                Ingest::Present => return Ok(0),
-                Ingest::Busy => {
-                    thread::sleep(BUSY_POLL);
-                    continue;
-                }
-                Ingest::Write(writer) => writer,
-            };
-            let begun = writer.offset();
-            let mut blob = self.open_blob(digest)?;
-            blob.seek(SeekFrom::Start(begun)).map_err(|error| blob.failed(error))?;
-            let mut buffer = vec![0; BUFFER];
-            while writer.offset() < size {
-                match blob.read(&mut buffer) {
-                    Ok(0) => break,
-                    Ok(length) => writer.write(&buffer[..length])?,
-                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                    Err(error) => return Err(blob.failed(error)),
-                }
-            }
-            writer.finish()?;
-            return Ok(size - begun);
-        }
     }
 
     /// Whether a layer need not be fetched: it is here, or the annex has it ([`Store::adopt`]).

@@ -197,25 +197,6 @@ fn whoever_brings_the_bytes_keeps_them_unless_they_can_be_read_there() {
 }
 
 #[test]
-fn layers_come_back_before_the_runtime_drops_them() {
-    let (folder, runtime, _app, stored) = handed_over();
-    let store = &folder.store;
-    let lease = store.hold(&stored).unwrap();
-    assert_eq!(store.bring_back(&lease, [&layer()]).unwrap(), LAYER.len() as u64);
-    assert!(folder.markers().is_empty());
-    runtime.lose(&layer());
-    assert_eq!(store.read_blob(&layer(), 100).unwrap(), LAYER);
-    assert_eq!(store.bring_back(&lease, [&layer()]).unwrap(), 0);
-    runtime.take(store, LAYER);
-    runtime.lose(&layer());
-    let error = store.bring_back(&lease, [&layer()]).unwrap_err();
-    assert!(matches!(error, StoreError::Lost { .. }), "{error}");
-    assert_eq!(folder.markers(), [layer()].into());
-    let other = Digest::sha256(b"not protected");
-    assert!(matches!(store.bring_back(&lease, [&other]), Err(StoreError::NotProtected { .. })));
-}
-
-#[test]
 fn layers_of_a_longer_algorithm_are_handed_over_too() {
     let (folder, runtime) = folder().with_runtime();
     let mut hasher = Hasher::new(Algorithm::Sha512);
