@@ -142,7 +142,8 @@ impl Lease {
     }
 }
 
-/// Writes one blob. Bytes are hashed as they arrive, and only [`BlobWriter::finish`] gives the file the blob's name.
+/// Writes one blob. Bytes are hashed as they arrive, and only [`BlobWriter::finish`] gives the file the blob's name. One that
+/// goes straight into the annex is hashed there, and the annex refuses to name what has another digest.
 ///
 /// Nothing is held back in memory: after each write the bytes are the kernel's, and a kill loses none of them.
 /// Dropped unfinished, the bytes stay for the next try.

@@ -1,8 +1,8 @@
 //! Kills while an image is on its way. In the end it is there, and every byte was fetched about once.
 
-use larder_tests::{Proxy, Registry, RegistryOptions, until, wait::PATIENCE};
+use larder_tests::{Fault, Proxy, Registry, RegistryOptions, Rule, until, wait::PATIENCE};
 
-use crate::fixture::{Node, image};
+use crate::fixture::{Node, image, standing};
 
 const LAYERS: [(u64, usize); 4] = [(1, 4_000_000), (2, 3_000_000), (3, 3_000_000), (4, 2_000_000)];
 
@@ -55,6 +55,28 @@ fn both_are_killed() {
 }
 
 /// Given up while it arrives: nothing stays, neither in the store nor in the runtime.
+/// A layer goes straight into containerd's content store, and containerd alone knows its digest. Bytes that are not those of
+/// the layer never get its name, the status says so, and the layer comes right the next time.
+#[test]
+fn wrong_bytes_never_become_a_layer() {
+    let registry = Registry::start(RegistryOptions::default()).unwrap();
+    let proxy = Proxy::start(&registry.host()).unwrap();
+    let built = image(&[(400, 300_000), (401, 500_000)]);
+    registry.push(&built, "bad", "v1").unwrap();
+    let (name, layer) = (format!("{}/bad:v1", proxy.host()), built.layers()[1].digest.to_string());
+    proxy.add(Rule::get(&layer).then(Fault::FlipByte(70_000)));
+    let node = Node::start();
+    node.apply("bad", &[&name]);
+    let status = node.wait("the wrong bytes to be noticed", |status| {
+        standing(status, &name)["reason"] == "DigestMismatch"
+    });
+    assert_eq!(standing(&status, &name)["state"], "Failed", "{status:#}");
+    assert!(!node.content().contains(&layer) && node.cri_image(&name).is_none());
+    proxy.clear();
+    node.wait_ready(1);
+    assert!(node.content().contains(&layer) && node.is_pinned(&name));
+}
+
 #[test]
 fn given_up_in_the_middle_nothing_stays() {
     let registry = Registry::start(RegistryOptions::default()).unwrap();
