@@ -97,6 +97,12 @@ impl From<CredentialsError> for Failure {
     }
 }
 
+impl From<larder_oci::pattern::InvalidPattern> for Failure {
+    fn from(error: larder_oci::pattern::InvalidPattern) -> Self {
+        Self::new(error)
+    }
+}
+
 impl From<larder_oci::InvalidName> for Failure {
     fn from(error: larder_oci::InvalidName) -> Self {
         Self::new(error)

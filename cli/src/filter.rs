@@ -3,12 +3,11 @@
 use std::str::FromStr;
 
 use jiff::{Span, SpanRelativeTo, Timestamp, civil::DateTime, tz::TimeZone};
-use larder_oci::Digest;
+use larder_oci::{Digest, Pattern};
 
 use crate::{
     Failure,
     catalog::{Catalog, Record},
-    pattern::Pattern,
 };
 
 /// One `--filter NAME=VALUE`.
@@ -161,7 +160,7 @@ pub struct Kept(Vec<Pattern>);
 impl Kept {
     /// Understands the patterns.
     pub fn new(patterns: &[String]) -> Result<Self, Failure> {
-        patterns.iter().map(|text| Pattern::keeping(text)).collect::<Result<_, _>>().map(Self)
+        patterns.iter().map(|text| Ok(Pattern::keeping(text)?)).collect::<Result<_, _>>().map(Self)
     }
 
     /// Whether an image with this name and ID is to be kept.

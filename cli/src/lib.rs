@@ -17,7 +17,6 @@ pub mod human;
 pub mod in_use;
 pub mod listing;
 pub mod node;
-pub mod pattern;
 mod prompt;
 pub mod removal;
 mod start;

@@ -108,6 +108,19 @@ pub enum FailureReason {
     InvalidManifest,
     /// The node's disk has no room.
     DiskFull,
+    /// The node's disk has too little room for the image, beside what `diskReserve` keeps free and what images that are being
+    /// fetched will take; nothing was fetched.
+    InsufficientDisk,
+    /// Fetching took longer than `pullTimeout`.
+    PullTimeout,
+    /// A Secret in `pullSecrets` is not there, or is no Secret with logins.
+    PullSecretUnavailable,
+    /// The archive to load from is not in the node's import folder.
+    ArchiveNotFound,
+    /// The archive to load from is damaged, or does not have the image.
+    InvalidArchive,
+    /// Another image has the name that is asked for as a tag, or the file.
+    NameConflict,
     /// The node's layer store could not be read or written.
     StoreError,
     /// The node's container runtime does not answer.
@@ -135,6 +148,12 @@ impl FailureReason {
             Self::InvalidReference => "InvalidReference",
             Self::InvalidManifest => "InvalidManifest",
             Self::DiskFull => "DiskFull",
+            Self::InsufficientDisk => "InsufficientDisk",
+            Self::PullTimeout => "PullTimeout",
+            Self::PullSecretUnavailable => "PullSecretUnavailable",
+            Self::ArchiveNotFound => "ArchiveNotFound",
+            Self::InvalidArchive => "InvalidArchive",
+            Self::NameConflict => "NameConflict",
             Self::StoreError => "StoreError",
             Self::RuntimeUnavailable => "RuntimeUnavailable",
             Self::RuntimeError => "RuntimeError",
@@ -152,12 +171,18 @@ impl FailureReason {
             | Self::NoMatchingPlatform
             | Self::InvalidReference
             | Self::InvalidManifest
-            | Self::SizeMismatch => true,
+            | Self::SizeMismatch
+            | Self::PullSecretUnavailable
+            | Self::ArchiveNotFound
+            | Self::InvalidArchive
+            | Self::NameConflict => true,
             Self::RegistryUnreachable
             | Self::RegistryError
             | Self::TooManyRequests
             | Self::DigestMismatch
             | Self::DiskFull
+            | Self::InsufficientDisk
+            | Self::PullTimeout
             | Self::StoreError
             | Self::RuntimeUnavailable
             | Self::RuntimeError

@@ -26,7 +26,22 @@ pub fn definitions() -> [CustomResourceDefinition; 2] {
             leave_lists_as_written(spec, false);
         }
     }
+    if let Some(spec) = schema(&mut node_image_cache, "spec") {
+        without_rules(spec);
+    }
     [image_cache, node_image_cache]
+}
+
+/// Takes away the rules that come with types which both kinds have. What the operator writes it has checked; and with up to
+/// 4096 images, the rules would cost more than the API server allows.
+fn without_rules(schema: &mut JSONSchemaProps) {
+    schema.x_kubernetes_validations = None;
+    for field in schema.properties.iter_mut().flat_map(BTreeMap::values_mut) {
+        without_rules(field);
+    }
+    if let Some(JSONSchemaPropsOrArray::Schema(item)) = &mut schema.items {
+        without_rules(item);
+    }
 }
 
 /// kstatus takes an object without conditions for a finished one. With this default a fresh object never looks

@@ -15,12 +15,14 @@ mod node_image_cache;
 pub use condition::{ConditionReason, ConditionType, FailureReason};
 pub use definition::definitions;
 pub use image_cache::{
-    ByteCount, CachedImage, DeletionPolicy, ImageCache, ImageCacheSpec, ImageCacheStatus, ImageFailure,
-    ImageSummary, NodeCounts, PullPolicy, Rollout, StatusSummary,
+    Archive, ByteCount, CachedImage, DeletionPolicy, ImageCache, ImageCacheSpec, ImageCacheStatus,
+    ImageFailure, ImageSource, ImageSummary, NodeCounts, PullPolicy, PullSecret, Refresh, RemovalRule,
+    RemovalSummary, Retry, Rollout, StatusSummary,
 };
 pub use node_image_cache::{
-    AgentInfo, DeferredImage, ImageState, NodeImage, NodeImageCache, NodeImageCacheSpec,
-    NodeImageCacheStatus, NodeImageStatus, NodeStatusSummary, ReleasedImage, WantedBy,
+    AgentInfo, DeferredImage, DiskReserve, ImageState, NodeImage, NodeImageCache, NodeImageCacheSpec,
+    NodeImageCacheStatus, NodeImageStatus, NodeRemoval, NodeRemovalStatus, NodeStatusSummary, RefreshRule,
+    ReleasedImage, RetryDelays, WantedBy,
 };
 
 /// The API group.

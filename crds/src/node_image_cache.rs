@@ -5,7 +5,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{ByteCount, DeletionPolicy, FailureReason, PullPolicy};
+use crate::{ByteCount, DeletionPolicy, FailureReason, ImageSource, PullPolicy};
 
 /// What one node is to hold, and what it holds.
 #[derive(CustomResource, JsonSchema, Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -78,6 +78,50 @@ pub struct NodeImageCacheSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 4096))]
     pub deferred: Vec<DeferredImage>,
+
+    /// Images to take off the node: the rules of all ImageCaches that select it, in order of cache and pattern.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 1024))]
+    pub remove: Vec<NodeRemoval>,
+
+    /// The free space that fetching an image must leave. Both hold where both are given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_reserve: Option<DiskReserve>,
+
+    /// How many images may be fetched at a time. Absent: no limit over all registries.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_concurrent_downloads: Option<i32>,
+}
+
+/// Images to take off the node.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeRemoval {
+    /// The ImageCache whose rule it is.
+    pub cache: String,
+    /// Which images: a canonical name, or a pattern.
+    pub image: String,
+    /// Images that stay all the same: canonical names or patterns.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub except: Vec<String>,
+    /// How many stay in each repository, those made last first. Absent: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_newest: Option<i32>,
+    /// Whether they stay, and are only told.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
+}
+
+/// Free space on a disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DiskReserve {
+    /// As a percentage of the disk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub percent: Option<i32>,
+    /// In bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<i64>,
 }
 
 /// One image that a node is to hold.
@@ -92,9 +136,103 @@ pub struct NodeImage {
     /// Always if any ImageCache says so.
     #[serde(default)]
     pub pull_policy: PullPolicy,
+    /// Further names for it on the node, canonical.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
+    /// The files in the node's export folder that are to hold it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub save: Vec<String>,
+    /// Where it comes from. Absent: the registry in its name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub load: Option<ImageSource>,
+    /// Whether kubelet's garbage collection is to leave it alone. Absent: yes.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub pin: bool,
+    /// Higher is fetched first. Absent: 0.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub priority: i32,
+    /// Its place in its ImageCache's list: of the same priority, the lower is fetched first. Absent: 0.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub position: i32,
+    /// When its tag is looked up again: at each time that one of these says.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refresh: Vec<RefreshRule>,
+    /// How long one try to fetch it may take, in seconds. Absent: as long as bytes arrive.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pull_timeout_seconds: Option<i64>,
+    /// How long to wait after failures. Absent: as the agent does by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<RetryDelays>,
+    /// The Secrets, in the operator's namespace, whose logins fetch it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pull_secrets: Vec<String>,
     /// The ImageCaches that want it. One that is gone and whose deletion policy was Retain stays on the list while
     /// others want the image, so that the image is released, not removed, when the last of them goes.
     pub wanted_by: Vec<WantedBy>,
+}
+
+impl Default for NodeImage {
+    fn default() -> Self {
+        Self {
+            image: String::new(),
+            platform: None,
+            pull_policy: PullPolicy::default(),
+            tags: Vec::new(),
+            save: Vec::new(),
+            load: None,
+            pin: true,
+            priority: 0,
+            position: 0,
+            refresh: Vec::new(),
+            pull_timeout_seconds: None,
+            retry: None,
+            pull_secrets: Vec::new(),
+            wanted_by: Vec::new(),
+        }
+    }
+}
+
+fn yes() -> bool {
+    true
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields so")]
+fn is_yes(answer: &bool) -> bool {
+    *answer
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields so")]
+fn is_zero(number: &i32) -> bool {
+    *number == 0
+}
+
+/// When a tag is looked up again: by the clock or by the calendar.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RefreshRule {
+    /// Seconds from one look to the next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interval_seconds: Option<i64>,
+    /// The times to look, as cron has them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<String>,
+    /// The schedule's time zone. Absent: UTC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time_zone: Option<String>,
+}
+
+/// How long to wait after failures, in seconds.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "camelCase")]
+pub struct RetryDelays {
+    /// The first wait.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub initial_seconds: Option<i64>,
+    /// The longest wait.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_seconds: Option<i64>,
 }
 
 /// An `ImageCache` that wants an image. With the name alone the operator could not tell, after a restart, an object
@@ -120,6 +258,9 @@ pub struct ReleasedImage {
     /// The platform. Absent: the node's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<String>,
+    /// Further names for it on the node, canonical.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
 }
 
 /// An image whose turn has not come.
@@ -131,6 +272,9 @@ pub struct DeferredImage {
     /// The platform. Absent: the node's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<String>,
+    /// Further names for it on the node, canonical.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
 }
 
 /// What one node holds, as its agent last saw it.
@@ -159,6 +303,11 @@ pub struct NodeImageCacheStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes: Option<ByteCount>,
 
+    /// What the rules in `spec.remove` match here, those that match or have matched something, in their order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 1024))]
+    pub removals: Vec<NodeRemovalStatus>,
+
     /// The same for people: what `kubectl get` shows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub summary: Option<NodeStatusSummary>,
@@ -178,6 +327,29 @@ pub struct AgentInfo {
     pub runtime: Option<String>,
 }
 
+/// What a rule for removal matches on a node.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeRemovalStatus {
+    /// The ImageCache whose rule it is.
+    pub cache: String,
+    /// The rule's `image`.
+    pub image: String,
+    /// Whether the rule only says what would go.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
+    /// Images that would go, or that go once they have been here, and unused, for ten minutes.
+    pub images: i32,
+    /// Images that stay since containers use them.
+    pub in_use: i32,
+    /// Images that are gone since the rule came to the node. An agent that is restarted counts on from here.
+    pub removed: i32,
+    /// The names of images that would go or are in use, at most ten, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 10))]
+    pub names: Vec<String>,
+}
+
 /// How one image stands on one node.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -192,6 +364,12 @@ pub struct NodeImageStatus {
     /// The digest that the name stands for: the image index's where there is one, the manifest's otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
+    /// The digest that its tag stands for in the registry, where that is another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub new_digest: Option<String>,
+    /// When its tag was last looked up. Absent where nothing says that it is to be looked up again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refresh_time: Option<Time>,
     /// Its size in bytes: manifest, configuration and layers as the registry has them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<i64>,
@@ -210,6 +388,26 @@ pub struct NodeImageStatus {
     pub retry_time: Option<Time>,
 }
 
+impl NodeImageStatus {
+    /// An image of which nothing more is known than where it stands.
+    #[must_use]
+    pub fn new(image: &str, platform: Option<&str>, state: ImageState) -> Self {
+        Self {
+            image: image.to_owned(),
+            platform: platform.map(str::to_owned),
+            state,
+            digest: None,
+            new_digest: None,
+            refresh_time: None,
+            size: None,
+            bytes_present: None,
+            reason: None,
+            message: None,
+            retry_time: None,
+        }
+    }
+}
+
 /// Where an image stands on a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum ImageState {
@@ -219,7 +417,9 @@ pub enum ImageState {
     Pulling,
     /// All its bytes are on the node; the container runtime is being given it.
     Delivering,
-    /// The container runtime has it, unpacked and pinned. On a node without one: the layer store has it, every byte
+    /// It is ready, and archives of it that are asked for are being written.
+    Saving,
+    /// The container runtime has it under all its names, unpacked, and pinned unless that is not wanted, and the archives that are asked for are there. On a node without one: the layer store has it, every byte
     /// verified.
     Ready,
     /// It could not be had; the agent tries again at `retryTime`.

@@ -11,6 +11,7 @@ mod grammar;
 mod key;
 pub mod manifest;
 pub mod name;
+pub mod pattern;
 pub mod platform;
 
 pub use digest::{Digest, Hasher, InvalidDigest};
@@ -18,4 +19,5 @@ pub use key::ImageKey;
 pub use manifest::{Document, ManifestError};
 pub use name::{ImageName, InvalidName};
 pub use oci_spec::image as spec;
+pub use pattern::{InvalidPattern, Pattern};
 pub use platform::{InvalidPlatform, Platform};

@@ -2,12 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use larder_crds::{ConditionType, FailureReason, ImageCacheStatus, ImageState};
+use larder_crds::{ConditionType, FailureReason, ImageCacheStatus, ImageState, NodeImageStatus};
 
-use crate::{
-    index::{Index, NodeCache},
-    validate::Target,
-};
+use crate::index::{Index, NodeCache};
 
 /// Counts over all objects. A key that nothing counts under is absent.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -67,12 +64,14 @@ pub enum ImageStanding {
     Pulling,
     /// It is there.
     Ready,
+    /// It is there, and archives of it are being written.
+    Saving,
     /// The agent has not said anything of it yet.
     Unreported,
 }
 
 impl Index {
-    /// Counts everything. Work in proportion to the number of nodes and their images.
+    /// Counts everything. Work in proportion to the number of nodes, however many images they hold.
     #[must_use]
     pub fn census(&self) -> Census {
         let mut census = Census::default();
@@ -80,58 +79,92 @@ impl Index {
             *census.caches.entry(cache_standing(status)).or_default() += 1;
         }
         for node_cache in self.node_caches_of_nodes() {
-            let standing = census.count_node(node_cache);
-            *census.nodes.entry(standing).or_default() += 1;
+            census.add_node(node_cache);
         }
         census
     }
 }
 
-impl Census {
+/// What the images of one node come to. It changes with the node's object alone, and is counted once for each change: who asks
+/// for the census adds up nodes, and does not look at their images.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    images: BTreeMap<ImageStanding, u64>,
+    failures: BTreeMap<FailureReason, u64>,
+    wanted: u64,
+    bytes_wanted: u64,
+    bytes_present: u64,
+}
+
+impl Tally {
     // What agents may one day say of their pulls (seconds, bytes from the network) is added up here, too.
-    fn count_node(&mut self, node_cache: Option<&NodeCache>) -> NodeStanding {
-        let (mut wanted, mut ready, mut failed) = (0_u64, 0_u64, 0_u64);
-        let asked = node_cache.and_then(|held| held.spec.as_deref()).map(|spec| spec.images.as_slice());
-        for image in asked.unwrap_or_default() {
-            let standing = node_cache.and_then(|held| held.standing(&Target::from(image)));
-            wanted += 1;
-            let size = bytes(standing.and_then(|standing| standing.size));
-            self.bytes_wanted += size;
-            let kind = match standing.map(|standing| standing.state) {
-                // In use: wanted again a moment ago, of which its agent has not heard. Unknown: in a newer agent's words.
-                None | Some(ImageState::InUse | ImageState::Unknown) => ImageStanding::Unreported,
-                Some(ImageState::Pending) => ImageStanding::Pending,
-                Some(ImageState::Pulling) => ImageStanding::Pulling,
-                Some(ImageState::Delivering) => ImageStanding::Delivering,
-                Some(ImageState::Failed) => ImageStanding::Failed,
-                Some(ImageState::Ready) => ImageStanding::Ready,
-            };
-            if kind == ImageStanding::Ready {
-                ready += 1;
-                self.bytes_present += size;
-            } else {
-                let present = bytes(standing.and_then(|standing| standing.bytes_present));
-                self.bytes_present += present.min(size);
-            }
-            if kind == ImageStanding::Failed {
-                failed += 1;
-                let reason =
-                    standing.and_then(|standing| standing.reason).unwrap_or(FailureReason::StoreError);
-                *self.failures.entry(reason).or_default() += 1;
-            }
-            *self.images.entry(kind).or_default() += 1;
-        }
-        if wanted == 0 {
-            NodeStanding::Unselected
-        } else if failed > 0 {
-            NodeStanding::Failed
-        } else if ready == wanted {
-            NodeStanding::Ready
-        } else if node_cache.is_none_or(|held| !held.has_agent) {
-            NodeStanding::NoAgent
+    /// Counts an image that the node is to hold, and how it stands, as far as is known.
+    pub fn count(&mut self, standing: Option<&NodeImageStatus>) {
+        self.wanted += 1;
+        let size = bytes(standing.and_then(|standing| standing.size));
+        self.bytes_wanted += size;
+        let kind = match standing.map(|standing| standing.state) {
+            // In use: wanted again a moment ago, of which its agent has not heard. Unknown: in a newer agent's words.
+            None | Some(ImageState::InUse | ImageState::Unknown) => ImageStanding::Unreported,
+            Some(ImageState::Pending) => ImageStanding::Pending,
+            Some(ImageState::Pulling) => ImageStanding::Pulling,
+            Some(ImageState::Delivering) => ImageStanding::Delivering,
+            Some(ImageState::Saving) => ImageStanding::Saving,
+            Some(ImageState::Failed) => ImageStanding::Failed,
+            Some(ImageState::Ready) => ImageStanding::Ready,
+        };
+        if kind == ImageStanding::Ready {
+            self.bytes_present += size;
         } else {
-            NodeStanding::Progressing
+            let present = bytes(standing.and_then(|standing| standing.bytes_present));
+            self.bytes_present += present.min(size);
         }
+        if kind == ImageStanding::Failed {
+            let reason = standing.and_then(|standing| standing.reason).unwrap_or(FailureReason::StoreError);
+            *self.failures.entry(reason).or_default() += 1;
+        }
+        *self.images.entry(kind).or_default() += 1;
+    }
+
+    /// Whether every image is there.
+    pub fn has_all(&self) -> bool {
+        self.number(ImageStanding::Ready) == self.wanted
+    }
+
+    fn number(&self, standing: ImageStanding) -> u64 {
+        self.images.get(&standing).copied().unwrap_or(0)
+    }
+}
+
+impl Census {
+    fn add_node(&mut self, node_cache: Option<&NodeCache>) {
+        let standing = node_cache.map_or(NodeStanding::Unselected, |held| {
+            let tally = held.tally();
+            self.add(tally);
+            if tally.wanted == 0 {
+                NodeStanding::Unselected
+            } else if tally.number(ImageStanding::Failed) > 0 {
+                NodeStanding::Failed
+            } else if tally.has_all() {
+                NodeStanding::Ready
+            } else if !held.has_agent {
+                NodeStanding::NoAgent
+            } else {
+                NodeStanding::Progressing
+            }
+        });
+        *self.nodes.entry(standing).or_default() += 1;
+    }
+
+    fn add(&mut self, tally: &Tally) {
+        for (standing, number) in &tally.images {
+            *self.images.entry(*standing).or_default() += number;
+        }
+        for (reason, number) in &tally.failures {
+            *self.failures.entry(*reason).or_default() += number;
+        }
+        self.bytes_wanted += tally.bytes_wanted;
+        self.bytes_present += tally.bytes_present;
     }
 }
 

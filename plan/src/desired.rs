@@ -1,15 +1,16 @@
 //! (all `ImageCache`s, one node) → what the node is to hold.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, btree_map::Entry};
 
 use larder_crds::{
-    DeferredImage, DeletionPolicy, ImageState, NodeImage, NodeImageCacheSpec, PullPolicy, ReleasedImage,
+    DeferredImage, DeletionPolicy, ImageState, NodeImage, NodeImageCacheSpec, NodeRemoval, ReleasedImage,
     WantedBy,
 };
 
 use crate::{
     index::{Cache, Node, NodeCache, State},
     rollout::{Course, Pace, Standing, Turns, claims},
+    settings,
     validate::{Target, ValidCache},
 };
 
@@ -71,6 +72,7 @@ pub(crate) fn plan(caches: &Caches, turns: &Turns, place: &Place<'_>) -> Plan {
     let previous = place.current.and_then(|current| current.spec.as_deref());
     let mut wanted: BTreeMap<Target, NodeImage> = BTreeMap::new();
     let mut deferred: BTreeSet<Target> = BTreeSet::new();
+    let mut names = Names::of(previous);
     let mut starts = Vec::new();
     for (name, cache) in &caches.present {
         let Some(valid) = cache.active() else { continue };
@@ -87,16 +89,16 @@ pub(crate) fn plan(caches: &Caches, turns: &Turns, place: &Place<'_>) -> Plan {
             }
             course => {
                 keep(name, cache, valid, place.current, course, &mut wanted);
-                let targets = valid.images().iter().map(|image| image.target.clone());
-                deferred.extend(targets.filter(|_| matches));
+                for image in valid.images().iter().filter(|_| matches) {
+                    deferred.insert(image.target.clone());
+                    names.add(image.target.clone(), &image.entry.tags);
+                }
             }
         }
     }
     for image in previous.iter().flat_map(|spec| &spec.images) {
         for claim in image.wanted_by.iter().filter(|claim| caches.keeps(claim)) {
-            let entry = entry(&mut wanted, Target::from(image));
-            entry.pull_policy = entry.pull_policy.max(image.pull_policy);
-            entry.wanted_by.push(claim.clone());
+            want(&mut wanted, image, claim.clone());
         }
     }
     remember_promises(caches, previous, &mut wanted);
@@ -115,20 +117,74 @@ pub(crate) fn plan(caches: &Caches, turns: &Turns, place: &Place<'_>) -> Plan {
         image.wanted_by.sort();
         image.wanted_by.dedup();
     }
-    let deferred = deferred.into_iter().map(DeferredImage::from).collect();
-    Plan { spec: NodeImageCacheSpec { images, released, deferred }, starts }
+    let mut deferred: Vec<_> = deferred.into_iter().map(DeferredImage::from).collect();
+    for image in &mut deferred {
+        image.tags = names.further(&Target::from(&*image));
+    }
+    for image in &mut released {
+        image.tags = names.further(&Target::from(&*image));
+    }
+    let mut spec = NodeImageCacheSpec { images, released, deferred, ..Default::default() };
+    set_limits(caches, place.node, &mut spec);
+    Plan { spec, starts }
+}
+
+/// What concerns the node as a whole: what is to go from it, and what fetching has to respect.
+fn set_limits(caches: &Caches, node: &Node, spec: &mut NodeImageCacheSpec) {
+    for (name, cache) in &caches.present {
+        let Some(valid) = cache.active().filter(|valid| valid.matches(&node.labels)) else { continue };
+        spec.disk_reserve = settings::larger(spec.disk_reserve, valid.disk_reserve());
+        let limit = valid.max_concurrent_downloads();
+        spec.max_concurrent_downloads = spec.max_concurrent_downloads.into_iter().chain(limit).min();
+        // While a cache is paused, nothing is removed for it.
+        if valid.pace() != Pace::Paused {
+            spec.remove.extend(valid.removals().iter().map(|rule| NodeRemoval {
+                cache: name.clone(),
+                image: rule.image.clone(),
+                except: rule.except.clone(),
+                keep_newest: rule.keep_newest,
+                dry_run: rule.dry_run,
+            }));
+        }
+    }
+    spec.remove.sort();
+}
+
+/// The further names of images that a node is not to look after now, and may have.
+struct Names<'a>(BTreeMap<Target, BTreeSet<&'a String>>);
+
+impl<'a> Names<'a> {
+    /// Those that the node has been told of.
+    fn of(previous: Option<&'a NodeImageCacheSpec>) -> Self {
+        let mut all = Self(BTreeMap::new());
+        let Some(spec) = previous else { return all };
+        let wanted = spec.images.iter().map(|image| (Target::from(image), &image.tags));
+        let released = spec.released.iter().map(|image| (Target::from(image), &image.tags));
+        let deferred = spec.deferred.iter().map(|image| (Target::from(image), &image.tags));
+        wanted.chain(released).chain(deferred).for_each(|(target, tags)| all.add(target, tags));
+        all
+    }
+
+    fn add(&mut self, target: Target, tags: &'a [String]) {
+        if !tags.is_empty() {
+            self.0.entry(target).or_default().extend(tags);
+        }
+    }
+
+    fn further(&self, target: &Target) -> Vec<String> {
+        self.0.get(target).into_iter().flatten().map(|&name| name.clone()).collect()
+    }
 }
 
 /// What a cache asks for.
 fn give(name: &str, cache: &Cache, valid: &ValidCache, wanted: &mut BTreeMap<Target, NodeImage>) {
     for image in valid.images() {
-        let entry = entry(wanted, image.target.clone());
-        entry.pull_policy = entry.pull_policy.max(image.pull_policy);
-        entry.wanted_by.push(WantedBy {
+        let claim = WantedBy {
             name: name.to_owned(),
             uid: cache.uid.clone(),
             deletion_policy: valid.deletion_policy(),
-        });
+        };
+        want(wanted, &image.entry, claim);
     }
 }
 
@@ -152,24 +208,30 @@ fn keep(
         // What does not make a node fetch takes effect at once. An image that has been taken out of the list goes when
         // the cache goes, as it does everywhere else.
         let wish = valid.wish(&target);
-        let (pull_policy, deletion_policy) = wish
-            .map_or((image.pull_policy, DeletionPolicy::Delete), |wish| {
-                (wish.pull_policy, valid.deletion_policy())
-            });
-        let entry = entry(wanted, target);
-        entry.pull_policy = entry.pull_policy.max(pull_policy);
-        entry.wanted_by.push(WantedBy { name: name.to_owned(), uid: cache.uid.clone(), deletion_policy });
+        let deletion_policy = wish.map_or(DeletionPolicy::Delete, |_| valid.deletion_policy());
+        let claim = WantedBy { name: name.to_owned(), uid: cache.uid.clone(), deletion_policy };
+        match wish {
+            // Nothing is taken away from a node while the cache is paused.
+            Some(wish) if valid.pace() == Pace::Paused => {
+                want(wanted, &settings::keeping_names(&wish.entry, image), claim);
+            }
+            Some(wish) => want(wanted, &wish.entry, claim),
+            None => want(wanted, image, claim),
+        }
     }
 }
 
-fn entry(wanted: &mut BTreeMap<Target, NodeImage>, target: Target) -> &mut NodeImage {
-    let new = NodeImage {
-        image: target.image.clone(),
-        platform: target.platform.clone(),
-        pull_policy: PullPolicy::default(),
-        wanted_by: Vec::new(),
-    };
-    wanted.entry(target).or_insert(new)
+/// Adds a claim on an image, and the wishes that go with it.
+fn want(wanted: &mut BTreeMap<Target, NodeImage>, wish: &NodeImage, claim: WantedBy) {
+    match wanted.entry(Target::from(wish)) {
+        Entry::Occupied(mut place) => {
+            settings::join(place.get_mut(), wish);
+            place.get_mut().wanted_by.push(claim);
+        }
+        Entry::Vacant(place) => {
+            place.insert(NodeImage { wanted_by: vec![claim], ..wish.clone() });
+        }
+    }
 }
 
 /// A deleted cache's wish to leave its images behind must hold when the next cache that wants them goes as well: which

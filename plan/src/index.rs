@@ -4,29 +4,34 @@
 //! returns), and what is then to be done about it ([`Index::plan_node`], [`Index::plan_status`]). Nothing may be planned
 //! before all three lists are complete: to a part, every `ImageCache` not yet listed looks deleted.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
-    sync::Arc,
-};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use jiff::Timestamp;
-use larder_crds::{ImageCacheStatus, ImageState, NodeImageCacheSpec, NodeImageStatus};
+use larder_crds::{ImageCacheStatus, NodeImageCacheSpec};
 
 use crate::{
+    AllowList,
     desired::{self, Caches, Place},
+    listing::Listing,
+    node_cache::{Shared, changed_images, changed_removals, claims},
     object::{CacheObject, NodeCacheObject, NodeObject, is_older},
-    pool::Pool,
     rollout::{self, Pace, Turns},
+    secrets::SecretsRole,
     status,
     transition::{Transition, transitions},
-    validate::{Target, ValidCache, describe},
+    validate::{ValidCache, describe},
 };
+
+pub(crate) use crate::node_cache::NodeCache;
 
 pub(crate) type Labels = BTreeMap<String, String>;
 
 /// What may have to change: one object, written by one reconcile, or who is next to get it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Key {
+    /// The Role that says which Secrets agents may read. First, so that it is written before nodes are told of images
+    /// that need one.
+    Secrets,
     /// The `NodeImageCache` of the node of this name.
     Node(String),
     /// The status of the `ImageCache` of this name.
@@ -89,8 +94,8 @@ pub(crate) struct Cache {
 }
 
 impl Cache {
-    fn new(object: CacheObject) -> Self {
-        let state = match object.spec.map(|spec| ValidCache::new(&spec)) {
+    fn new(object: CacheObject, allowed: &AllowList) -> Self {
+        let state = match object.spec.map(|spec| ValidCache::within(&spec, allowed)) {
             Ok(Ok(valid)) => State::Valid(valid),
             Ok(Err(problems)) => State::Broken(describe(&problems)),
             Err(why) => State::Broken(format!("The specification cannot be read: {why}")),
@@ -128,107 +133,9 @@ impl Cache {
 
 #[derive(Debug)]
 pub(crate) struct Node {
-    uid: String,
+    pub uid: String,
     pub labels: Labels,
     pub is_available: bool,
-}
-
-#[derive(Debug)]
-pub(crate) struct NodeCache {
-    uid: String,
-    resource_version: Option<String>,
-    generation: Option<i64>,
-    observed_generation: Option<i64>,
-    deleting: bool,
-    node_uids: Vec<String>,
-    /// Absent where it cannot be read.
-    pub spec: Option<Arc<NodeImageCacheSpec>>,
-    pub has_agent: bool,
-    /// In order of image and platform, whatever order the agent gave.
-    images: Vec<Arc<NodeImageStatus>>,
-    has_all: bool,
-}
-
-/// What `NodeImageCache`s have in common.
-#[derive(Debug, Default)]
-struct Shared {
-    specs: Pool<NodeImageCacheSpec>,
-    images: Pool<NodeImageStatus>,
-}
-
-impl NodeCache {
-    fn new(object: NodeCacheObject, shared: &mut Shared) -> Self {
-        let mut images: Vec<_> =
-            object.status.images.into_iter().map(|image| shared.images.share(image)).collect();
-        images.sort_by(|a, b| (&a.image, &a.platform).cmp(&(&b.image, &b.platform)));
-        let mut new = Self {
-            uid: object.uid,
-            resource_version: object.resource_version,
-            generation: object.generation,
-            observed_generation: object.status.observed_generation,
-            deleting: object.deleting,
-            node_uids: object.node_uids,
-            spec: object.spec.ok().map(|spec| shared.specs.share(spec)),
-            has_agent: object.status.agent.is_some(),
-            images,
-            has_all: false,
-        };
-        let is_there = |image| new.standing(&image).is_some_and(|image| image.state == ImageState::Ready);
-        new.has_all = new.spec.iter().flat_map(|spec| &spec.images).map(Target::from).all(is_there);
-        new
-    }
-
-    /// Whether every image that it asks for is there.
-    pub fn has_all(&self) -> bool {
-        self.has_all
-    }
-
-    /// Whether its specification can be replaced: without the claims in it there is no telling what has to stay.
-    pub fn is_plannable(&self) -> bool {
-        !self.deleting && self.spec.is_some()
-    }
-
-    /// Whether the agent has taken up the specification as it stands.
-    pub fn is_taken_up(&self) -> bool {
-        self.generation.is_some() && self.observed_generation == self.generation
-    }
-
-    /// Whether it describes this node, and not an earlier one of the same name.
-    fn is_of(&self, node: &Node) -> bool {
-        self.node_uids.is_empty() || self.node_uids.contains(&node.uid)
-    }
-
-    /// How an image stands: nothing where the agent has not been told of it, or has not said anything yet.
-    pub fn standing(&self, target: &Target) -> Option<&NodeImageStatus> {
-        let wanted = (target.image.as_str(), target.platform.as_deref());
-        let asked = &self.spec.as_ref()?.images;
-        // The operator wrote the list, in this order. One that somebody else put out of order is about to be replaced.
-        asked
-            .binary_search_by(|image| (image.image.as_str(), image.platform.as_deref()).cmp(&wanted))
-            .ok()?;
-        let found = self
-            .images
-            .binary_search_by(|image| (image.image.as_str(), image.platform.as_deref()).cmp(&wanted));
-        found.ok().and_then(|place| self.images.get(place)).map(Arc::as_ref)
-    }
-
-    /// Every image of which the agent has said how it stands.
-    fn standings(&self) -> BTreeMap<Target, &NodeImageStatus> {
-        let images = self.spec.iter().flat_map(|spec| &spec.images).map(Target::from);
-        images.filter_map(|target| self.standing(&target).map(|standing| (target, standing))).collect()
-    }
-
-    /// Whether the plan for the node may differ now.
-    fn plans_differently(&self, earlier: &Self) -> bool {
-        let served = |cache: &Self| {
-            cache.is_taken_up() && cache.spec.as_ref().is_some_and(|spec| !spec.released.is_empty())
-        };
-        self.uid != earlier.uid
-            || self.deleting != earlier.deleting
-            || self.node_uids != earlier.node_uids
-            || self.spec != earlier.spec
-            || served(self) != served(earlier)
-    }
 }
 
 /// All objects, as last seen.
@@ -238,10 +145,20 @@ pub struct Index {
     pub(crate) nodes: BTreeMap<String, Node>,
     node_caches: HashMap<String, NodeCache>,
     shared: Shared,
+    cache_list: Listing,
+    node_cache_list: Listing,
     pub(crate) turns: Turns,
+    allowed: AllowList,
+    pub(crate) secrets_role: SecretsRole,
 }
 
 impl Index {
+    /// An empty index, for `ImageCache`s that may name images on this list.
+    #[must_use]
+    pub fn allowing(allowed: AllowList) -> Self {
+        Self { allowed, ..Self::default() }
+    }
+
     /// An index of three complete lists. Everything in it is dirty.
     #[must_use]
     pub fn new(
@@ -268,18 +185,24 @@ impl Index {
     /// A watch lags behind the answers to our own writes, which are passed here too. What is older than what is held
     /// is ignored; the same goes for [`Index::apply_node_cache`].
     pub fn apply_cache(&mut self, object: CacheObject) -> Dirty {
+        self.cache_list.answer(&object.name);
+        self.take_cache(object)
+    }
+
+    fn take_cache(&mut self, object: CacheObject) -> Dirty {
         let name = object.name.clone();
         let mut dirty = Dirty::new();
         if self.caches.present.get(&name).is_some_and(|old| old.uid != object.uid) {
             dirty = self.delete_cache(&name);
         }
-        let new = Cache::new(object);
+        let new = Cache::new(object, &self.allowed);
         let old = self.caches.present.get(&name);
         if old.is_some_and(|old| is_older(new.resource_version.as_deref(), old.resource_version.as_deref())) {
             return dirty;
         }
         if old.is_none_or(|old| old.deleting != new.deleting || old.state != new.state) {
             dirty.extend(self.nodes_of(&name, old.into_iter().chain([&new])));
+            dirty.extend(self.secrets_touched(old, Some(&new)));
             // Turns were given under other conditions.
             self.turns.clear(&new.uid);
             dirty.extend(new.is_limited().then(|| Key::Rollout(name.clone())));
@@ -296,7 +219,8 @@ impl Index {
     /// An `ImageCache` is gone.
     pub fn delete_cache(&mut self, name: &str) -> Dirty {
         let Some(old) = self.caches.present.remove(name) else { return Dirty::new() };
-        let dirty = self.nodes_of(name, [&old]);
+        let mut dirty = self.nodes_of(name, [&old]);
+        dirty.extend(self.secrets_touched(Some(&old), None));
         self.turns.clear(&old.uid);
         let claimed = self.claimed_uids();
         self.caches.departed.retain(|uid, _| claimed.contains(uid));
@@ -304,17 +228,25 @@ impl Index {
         dirty
     }
 
-    /// One of all `ImageCache`s there are, as a list brings them. Unlike a single change it is taken as it is, older or not.
+    /// All `ImageCache`s are about to be listed. To be called before the API server is asked.
+    pub fn begin_caches(&mut self) {
+        self.cache_list.begin();
+    }
+
+    /// One of all `ImageCache`s there are, as a list brings them. Unlike a single change it is taken as it is, older or
+    /// not: the API server may have been put back to an earlier state. What it answered since the list began, it has.
     pub fn list_cache(&mut self, object: CacheObject) -> Dirty {
-        if let Some(held) = self.caches.present.get_mut(&object.name) {
+        if !self.cache_list.is_answered(&object.name)
+            && let Some(held) = self.caches.present.get_mut(&object.name)
+        {
             held.resource_version = None;
         }
-        self.apply_cache(object)
+        self.take_cache(object)
     }
 
     /// The list is complete: what was not on it is gone.
     pub fn end_caches(&mut self, listed: &HashSet<String>) -> Dirty {
-        let gone = missing(self.caches.present.keys(), listed);
+        let gone = self.cache_list.end(self.caches.present.keys(), listed);
         gone.iter().flat_map(|name| self.delete_cache(name)).collect()
     }
 
@@ -368,6 +300,11 @@ impl Index {
 
     /// A `NodeImageCache` was created or changed, by whomever.
     pub fn apply_node_cache(&mut self, object: NodeCacheObject) -> Dirty {
+        self.node_cache_list.answer(&object.name);
+        self.take_node_cache(object)
+    }
+
+    fn take_node_cache(&mut self, object: NodeCacheObject) -> Dirty {
         let name = object.name.clone();
         let new = NodeCache::new(object, &mut self.shared);
         let old = self.node_caches.get(&name);
@@ -379,6 +316,7 @@ impl Index {
         let mut dirty = self.caches_touched(&name, old, Some(&new));
         if old.is_none_or(|old| new.plans_differently(old)) {
             dirty.insert(Key::Node(name.clone()));
+            dirty.extend(self.secrets_kept());
         }
         self.node_caches.insert(name, new);
         dirty
@@ -388,24 +326,34 @@ impl Index {
     pub fn delete_node_cache(&mut self, name: &str) -> Dirty {
         let Some(old) = self.node_caches.remove(name) else { return Dirty::new() };
         let mut dirty = self.caches_touched(name, Some(&old), None);
+        dirty.extend(self.secrets_kept());
         if self.nodes.contains_key(name) {
             dirty.insert(Key::Node(name.to_owned()));
         }
         dirty
     }
 
-    /// One of all `NodeImageCache`s there are, as a list brings them. Unlike a single change it is taken as it is, older
-    /// or not.
+    /// All `NodeImageCache`s are about to be listed. To be called before the API server is asked.
+    pub fn begin_node_caches(&mut self) {
+        self.node_cache_list.begin();
+    }
+
+    /// One of all `NodeImageCache`s there are, as a list brings them; see [`Index::list_cache`].
+    ///
+    /// **Invariant:** a node that was started while the list is read stays started
+    /// (`a_list_that_is_older_than_our_own_write_frees_no_place`).
     pub fn list_node_cache(&mut self, object: NodeCacheObject) -> Dirty {
-        if let Some(held) = self.node_caches.get_mut(&object.name) {
+        if !self.node_cache_list.is_answered(&object.name)
+            && let Some(held) = self.node_caches.get_mut(&object.name)
+        {
             held.resource_version = None;
         }
-        self.apply_node_cache(object)
+        self.take_node_cache(object)
     }
 
     /// The list is complete: what was not on it is gone.
     pub fn end_node_caches(&mut self, listed: &HashSet<String>) -> Dirty {
-        let gone = missing(self.node_caches.keys(), listed);
+        let gone = self.node_cache_list.end(self.node_caches.keys(), listed);
         gone.iter().flat_map(|name| self.delete_node_cache(name)).collect()
     }
 
@@ -414,7 +362,8 @@ impl Index {
     pub fn everything(&self) -> Dirty {
         let nodes = self.nodes.keys().chain(self.node_caches.keys()).cloned().map(Key::Node);
         let caches = self.caches.present.keys().cloned().map(Key::Cache);
-        nodes.chain(caches).chain(self.rollouts()).collect()
+        let secrets = self.keeps_secrets().then_some(Key::Secrets);
+        nodes.chain(caches).chain(self.rollouts()).chain(secrets).collect()
     }
 
     /// What to do about a node's `NodeImageCache`; nothing where it is as it should be. Who is to do it uses
@@ -511,11 +460,13 @@ impl Index {
         let has_agent = |node_cache: Option<&NodeCache>| node_cache.is_some_and(|held| held.has_agent);
         let agent_changed = has_agent(old) != has_agent(new);
         let changed = changed_images(old, new);
-        let touched = self.caches.present.iter().filter(|(_, cache)| {
+        let removals = changed_removals(old, new);
+        let touched = self.caches.present.iter().filter(|(cache_name, cache)| {
             let selects = cache.selects(&node.labels, old) || cache.selects(&node.labels, new);
             let wants =
                 |valid: &ValidCache| valid.images().iter().any(|image| changed.contains(&image.target));
-            selects && (agent_changed || cache.active().is_some_and(wants))
+            let is_told = agent_changed || removals.contains(*cache_name);
+            selects && (is_told || cache.active().is_some_and(wants))
         });
         let mut dirty: Dirty = touched.map(|(cache, _)| Key::Cache(cache.clone())).collect();
         dirty.extend(rollout::changed(name, &self.standings(node, old), &self.standings(node, new)));
@@ -530,24 +481,15 @@ impl Index {
         caches.map(|(name, _)| Key::Rollout(name.clone()))
     }
 
+    /// What nodes have been told to hold.
+    pub(crate) fn node_specs(&self) -> impl Iterator<Item = &NodeImageCacheSpec> {
+        self.node_caches.values().filter_map(|held| held.spec.as_deref())
+    }
+
     fn claimed_uids(&self) -> HashSet<String> {
-        let specs = self.node_caches.values().filter_map(|held| held.spec.as_ref());
-        let claims = specs.flat_map(|spec| &spec.images).flat_map(|image| &image.wanted_by);
+        let claims = self.node_specs().flat_map(|spec| &spec.images).flat_map(|image| &image.wanted_by);
         claims.map(|claim| claim.uid.clone()).collect()
     }
-}
-
-fn claims(held: &NodeCache, cache: &str) -> bool {
-    let images = held.spec.iter().flat_map(|spec| &spec.images);
-    images.flat_map(|image| &image.wanted_by).any(|claim| claim.name == cache)
-}
-
-/// The images that stand differently.
-fn changed_images(old: Option<&NodeCache>, new: Option<&NodeCache>) -> BTreeSet<Target> {
-    let old = old.map(NodeCache::standings).unwrap_or_default();
-    let new = new.map(NodeCache::standings).unwrap_or_default();
-    let differs = |target: &&Target| old.get(*target) != new.get(*target);
-    old.keys().chain(new.keys()).filter(differs).cloned().collect()
 }
 
 fn missing<'a>(known: impl Iterator<Item = &'a String>, listed: &HashSet<String>) -> Vec<String> {

@@ -6,17 +6,32 @@
 
 #![forbid(unsafe_code)]
 
+mod allowed;
 pub mod census;
+pub mod cleaning;
 pub mod condition;
 mod desired;
 pub mod index;
+mod listing;
 pub mod node;
+mod node_cache;
 pub mod object;
 mod pool;
+pub mod refresh;
+mod removal;
+mod removal_status;
 pub mod rollout;
+mod secrets;
+mod selector;
+mod settings;
 mod status;
 pub mod transition;
+mod union;
 pub mod validate;
 mod verdict;
 
+pub use allowed::{AllowList, InvalidRegistry, RegistryPattern};
 pub use index::{Index, Key};
+pub use secrets::SecretsAction;
+pub use settings::is_file_name;
+pub use union::Union;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use larder_oci::ImageKey;
+use larder_oci::{Digest, ImageKey};
 
 /// An image that the node is to hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,6 +11,8 @@ pub struct Wanted {
     pub key: ImageKey,
     /// Whether its tag is to be looked up although the node may have it.
     pub recheck: bool,
+    /// The image that it is a further name of. Such a name is never looked up: it stands for what that image is.
+    pub of: Option<ImageKey>,
 }
 
 /// An image that the node's store names.
@@ -18,6 +20,8 @@ pub struct Wanted {
 pub struct Held {
     /// Which image.
     pub key: ImageKey,
+    /// What its name stands for.
+    pub digest: Digest,
     /// Whether all its blobs are there.
     pub complete: bool,
     /// Who looks after it.
@@ -66,6 +70,13 @@ pub struct Spared<'a> {
 pub enum Step {
     /// Fetch the image, or what it lacks.
     Fetch(ImageKey),
+    /// Give an image that is there a further name.
+    Tag {
+        /// The further name.
+        key: ImageKey,
+        /// The image.
+        of: ImageKey,
+    },
     /// Give the image to the container runtime.
     Deliver(ImageKey),
     /// Take the image out of the runtime; then its name out of the store, and with it all blobs that nothing else needs.
@@ -96,7 +107,13 @@ pub fn steps(
     let held: BTreeMap<&ImageKey, &Held> = held.iter().map(|image| (&image.key, image)).collect();
     let wanted_keys: BTreeSet<&ImageKey> = wanted.iter().map(|image| &image.key).collect();
     let is_unwanted = |key: &ImageKey| !wanted_keys.contains(key) && !deferred.contains(key);
-    let towards = wanted.iter().flat_map(|image| towards(image, held.get(&image.key).copied()));
+    let towards = wanted.iter().flat_map(|image| {
+        let name = held.get(&image.key).copied();
+        match &image.of {
+            None => towards(image, name),
+            Some(of) => further(&image.key, name, held.get(of).copied()),
+        }
+    });
     let away = held
         .values()
         .filter(|image| is_unwanted(&image.key))
@@ -126,6 +143,28 @@ fn towards(wanted: &Wanted, held: Option<&Held>) -> Vec<Step> {
     steps
 }
 
+/// What a further name needs. `name` is what stands under it, `source` the image that it is to stand for.
+///
+/// It waits until that is there, and then in the runtime. A name that a person has given to something else is the person's.
+fn further(key: &ImageKey, name: Option<&Held>, source: Option<&Held>) -> Vec<Step> {
+    let Some(source) = source.filter(|source| source.complete) else { return Vec::new() };
+    let Some(name) = name.filter(|name| name.complete && name.digest == source.digest) else {
+        let is_anothers = name.is_some_and(|name| name.claim == Claim::Person);
+        let tag = Step::Tag { key: key.clone(), of: source.key.clone() };
+        return if is_anothers { Vec::new() } else { vec![tag] };
+    };
+    let mut steps = Vec::new();
+    // No registry has a say in what the name stands for: the runtime is told anew.
+    let lacks = matches!(name.delivered, Delivered::Missing | Delivered::Moved);
+    if lacks && source.delivered != Delivered::Missing {
+        steps.push(Step::Deliver(key.clone()));
+    }
+    if name.claim == Claim::Released {
+        steps.push(Step::Claim(key.clone()));
+    }
+    steps
+}
+
 /// What becomes of an image that nobody wants.
 fn away(held: &Held, is_released: bool, is_stray: bool) -> Option<Step> {
     let key = held.key.clone();
@@ -151,16 +190,35 @@ mod tests {
         ImageKey { name: format!("app:{number}").parse().unwrap(), platform: "linux/amd64".parse().unwrap() }
     }
 
+    /// What an image's own name stands for.
+    fn digest(number: u8) -> Digest {
+        Digest::sha256(&[number])
+    }
+
     fn held(number: u8, complete: bool, claim: Claim) -> Held {
-        Held { key: key(number), complete, claim, delivered: Delivered::NotNeeded }
+        let delivered = Delivered::NotNeeded;
+        Held { key: key(number), digest: digest(number), complete, claim, delivered }
     }
 
     fn there(number: u8, claim: Claim, delivered: Delivered) -> Held {
-        Held { key: key(number), complete: true, claim, delivered }
+        Held { delivered, ..held(number, true, claim) }
+    }
+
+    fn want(number: u8) -> Wanted {
+        Wanted { key: key(number), recheck: false, of: None }
     }
 
     fn wanted(numbers: &[u8]) -> Vec<Wanted> {
-        numbers.iter().map(|&number| Wanted { key: key(number), recheck: false }).collect()
+        numbers.iter().copied().map(want).collect()
+    }
+
+    /// A name of its own, and one that stands for an image of another number.
+    fn name(number: u8, of: u8) -> Wanted {
+        Wanted { of: Some(key(of)), ..want(number) }
+    }
+
+    fn tag(number: u8, of: u8) -> Step {
+        Step::Tag { key: key(number), of: key(of) }
     }
 
     fn none() -> BTreeSet<ImageKey> {
@@ -216,7 +274,7 @@ mod tests {
 
     #[test]
     fn a_recheck_fetches_what_is_there() {
-        let wanted = [Wanted { key: key(1), recheck: true }];
+        let wanted = [Wanted { recheck: true, ..want(1) }];
         let there = [held(1, true, Claim::Larder)];
         assert_eq!(steps(&wanted, &none(), &there, &none()), [Step::Fetch(key(1))]);
     }
@@ -228,7 +286,7 @@ mod tests {
         let there: Vec<_> = (1..).zip(states).map(|(n, state)| there(n, Claim::Larder, state)).collect();
         let steps_of = |wanted: &[Wanted]| steps(wanted, &none(), &there, &none());
         assert_eq!(steps_of(&wanted(&[1, 2, 3, 4])), [Step::Fetch(key(2)), Step::Deliver(key(3))]);
-        let all: Vec<_> = [1, 2, 3, 4].map(|n| Wanted { key: key(n), recheck: true }).into();
+        let all: Vec<_> = [1, 2, 3, 4].map(|n| Wanted { recheck: true, ..want(n) }).into();
         let rechecked = steps_of(&all);
         assert!(rechecked.contains(&Step::Deliver(key(3))), "without waiting for a registry: {rechecked:?}");
         assert_eq!(rechecked.len(), 5);
@@ -257,6 +315,54 @@ mod tests {
             steps(&wanted(&[4]), &none(), &held, &strays),
             [Step::Fetch(key(4)), Step::GiveBack(key(1)), Step::Remove(key(3))]
         );
+    }
+
+    #[test]
+    fn a_further_name_waits_for_its_image_and_stands_for_it() {
+        let wanted = [want(1), name(2, 1)];
+        let steps_of = |held: &[Held]| steps(&wanted, &none(), held, &none());
+        assert_eq!(steps_of(&[]), [Step::Fetch(key(1))]);
+        assert_eq!(steps_of(&[held(1, false, Claim::Larder)]), [Step::Fetch(key(1))]);
+        assert_eq!(steps_of(&[held(1, true, Claim::Larder)]), [tag(2, 1)]);
+        // The image's tag has moved, or somebody has given the name to another.
+        assert_eq!(steps_of(&[held(1, true, Claim::Larder), held(2, true, Claim::Larder)]), [tag(2, 1)]);
+        assert_eq!(steps_of(&[held(1, true, Claim::Larder), held(2, true, Claim::Released)]), [tag(2, 1)]);
+        let same = |claim| Held { digest: digest(1), ..held(2, true, claim) };
+        assert_eq!(steps_of(&[held(1, true, Claim::Larder), same(Claim::Larder)]), []);
+        assert_eq!(steps_of(&[held(1, true, Claim::Larder), same(Claim::Released)]), [Step::Claim(key(2))]);
+        // It goes like any other image.
+        assert_eq!(
+            steps(&[want(1)], &none(), &[held(1, true, Claim::Larder), same(Claim::Larder)], &none()),
+            [Step::Remove(key(2))]
+        );
+    }
+
+    #[test]
+    fn a_name_that_a_person_has_given_stays_the_persons() {
+        let wanted = [want(1), name(2, 1)];
+        let image = held(1, true, Claim::Larder);
+        let persons = held(2, true, Claim::Person);
+        assert_eq!(steps(&wanted, &none(), &[image.clone(), persons.clone()], &[key(2)].into()), []);
+        let same = Held { digest: digest(1), ..persons };
+        assert_eq!(steps(&wanted, &none(), &[image, same], &none()), []);
+    }
+
+    #[test]
+    fn the_runtime_is_given_further_names_after_their_image_and_told_anew_when_they_moved() {
+        use Delivered::{Missing, Moved, Ready, Unknown};
+        let wanted = [want(1), name(2, 1)];
+        for (image, further, expected) in [
+            (Missing, Missing, vec![Step::Deliver(key(1))]),
+            (Ready, Missing, vec![Step::Deliver(key(2))]),
+            (Ready, Moved, vec![Step::Deliver(key(2))]),
+            (Moved, Missing, vec![Step::Fetch(key(1)), Step::Deliver(key(2))]),
+            (Ready, Ready, vec![]),
+            (Unknown, Unknown, vec![]),
+        ] {
+            let name = Held { digest: digest(1), ..there(2, Claim::Larder, further) };
+            let held = [there(1, Claim::Larder, image), name];
+            assert_eq!(steps(&wanted, &none(), &held, &none()), expected, "{image:?} {further:?}");
+        }
     }
 
     /// A node: what its store names, what its runtime has under which marks, and what containers use.
@@ -302,8 +408,21 @@ mod tests {
                         Some(Claim::Person) => Claim::Person,
                         _ => Claim::Larder,
                     };
+                    // What its tag stands for may have moved meanwhile.
+                    let digest = before_or_own(self.find(key), key);
                     self.held.retain(|image| image.key != *key);
-                    self.held.push(Held { key: key.clone(), complete: true, claim, delivered });
+                    self.held.push(Held { key: key.clone(), digest, complete: true, claim, delivered });
+                }
+                Step::Tag { key, of } => {
+                    let source = self.find(of).cloned().unwrap();
+                    let delivered = match self.find(key).map(|held| held.delivered) {
+                        _ if source.delivered == Delivered::NotNeeded => Delivered::NotNeeded,
+                        Some(Delivered::Ready | Delivered::Moved) => Delivered::Moved,
+                        Some(Delivered::Unknown) => Delivered::Unknown,
+                        Some(Delivered::Missing | Delivered::NotNeeded) | None => Delivered::Missing,
+                    };
+                    self.held.retain(|image| image.key != *key);
+                    self.held.push(Held { key: key.clone(), claim: Claim::Larder, delivered, ..source });
                 }
                 Step::Deliver(key) => {
                     self.set(key, |held| held.delivered = Delivered::Ready);
@@ -329,18 +448,26 @@ mod tests {
         }
     }
 
+    /// What a name stands for once it has been looked up.
+    fn before_or_own(before: Option<&Held>, key: &ImageKey) -> Digest {
+        let number = key.name.tag().unwrap().parse().unwrap();
+        before.filter(|held| held.complete).map_or_else(|| digest(number), |held| held.digest.clone())
+    }
+
     const CLAIMS: [Claim; 3] = [Claim::Person, Claim::Larder, Claim::Released];
     const STATES: [Delivered; 5] =
         [Delivered::NotNeeded, Delivered::Ready, Delivered::Moved, Delivered::Missing, Delivered::Unknown];
 
     fn a_node() -> impl Strategy<Value = Node> {
         let keys = |max| prop::collection::btree_set(0u8..8, 0..max);
-        let there = prop::collection::btree_map(0u8..8, (any::<bool>(), 0usize..3, 0usize..5), 0..8);
+        let image = (any::<bool>(), 0usize..3, 0usize..5, 0u8..8);
+        let there = prop::collection::btree_map(0u8..8, image, 0..8);
         (there, keys(4), keys(4)).prop_map(|(there, lost, used)| {
             let held: Vec<_> = there
                 .iter()
-                .map(|(&number, &(complete, claim, state))| Held {
+                .map(|(&number, &(complete, claim, state, stands_for))| Held {
                     key: key(number),
+                    digest: digest(stands_for),
                     complete,
                     claim: CLAIMS[claim],
                     delivered: STATES[state],
@@ -365,14 +492,18 @@ mod tests {
         #[test]
         fn a_plan_carried_out_is_empty(
             wanted_numbers in prop::collection::btree_set(0u8..8, 0..8),
+            names in prop::collection::btree_map(0u8..8, any::<prop::sample::Index>(), 0..8),
             released in prop::collection::btree_set(0u8..8, 0..8),
             before in a_node(),
         ) {
-            let wants = wanted(&wanted_numbers.iter().copied().collect::<Vec<_>>());
+            let own: Vec<u8> = wanted_numbers.iter().copied().collect();
+            let names = names.into_iter().filter(|(number, _)| !own.is_empty() && !own.contains(number));
+            let names = names.map(|(number, of)| name(number, *of.get(&own)));
+            let wants: Vec<_> = own.iter().copied().map(want).chain(names).collect();
             let keeps: BTreeSet<_> = released.iter().map(|&number| key(number)).collect();
             let mut after = before.clone();
-            // What has been fetched is delivered in the second round, and what moved in the third.
-            for _ in 0..3 {
+            // What has been fetched is delivered in the second round, and what moved in the third; further names follow.
+            for _ in 0..5 {
                 for step in after.plan(&wants, &keeps) {
                     after.carry_out(&step);
                 }
@@ -381,9 +512,17 @@ mod tests {
                 prop_assert!(matches!(&step, Step::Remove(key) if after.used.contains(key)), "{step:?} is left");
             }
             for wanted in &wants {
-                let found = after.find(&wanted.key);
-                prop_assert!(found.is_some_and(|held| held.complete
-                    && !matches!(held.delivered, Delivered::Missing | Delivered::Moved)));
+                let found = after.find(&wanted.key).unwrap();
+                let source = wanted.of.as_ref().map(|of| after.find(of).unwrap());
+                let is_as = |source: &Held| found.complete && source.digest == found.digest;
+                if found.claim == Claim::Person && source.is_some_and(|source| !is_as(source)) {
+                    continue;
+                }
+                prop_assert!(found.complete && !matches!(found.delivered, Delivered::Missing | Delivered::Moved));
+                prop_assert!(source.is_none_or(is_as));
+            }
+            for image in before.held.iter().filter(|image| image.claim == Claim::Person && image.complete) {
+                prop_assert_eq!(&after.find(&image.key).unwrap().digest, &image.digest, "a person's name moved");
             }
             for image in &before.held {
                 let kept = after.find(&image.key).is_some() || after.unmarked.contains(&image.key);

@@ -3,7 +3,7 @@
 //! A specification that could not be decoded is an `Err` with the reason. It is a state to plan with, not a failure:
 //! what such an object asked for earlier stays as it is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kube::ResourceExt as _;
 use larder_crds::{
@@ -92,6 +92,17 @@ impl From<NodeImageCache> for NodeCacheObject {
     }
 }
 
+/// The Role that lets agents read the Secrets that `ImageCache`s name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SecretsRoleObject {
+    /// Its UID.
+    pub uid: String,
+    /// Its resource version.
+    pub resource_version: Option<String>,
+    /// The Secrets that it lets agents read. Absent where it says anything else, or the same in other words.
+    pub names: Option<BTreeSet<String>>,
+}
+
 /// The UIDs of the Nodes among an object's owners.
 #[must_use]
 pub fn node_owners(owners: &[k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference]) -> Vec<String> {
@@ -104,7 +115,8 @@ pub fn node_owners(owners: &[k8s_openapi::apimachinery::pkg::apis::meta::v1::Own
 
 /// Whether a resource version is older than another of the same object. Kubernetes promises this order since 1.35
 /// (<https://kep.k8s.io/5504>), and every release before kept it.
-pub(crate) fn is_older(version: Option<&str>, than: Option<&str>) -> bool {
+#[must_use]
+pub fn is_older(version: Option<&str>, than: Option<&str>) -> bool {
     let number = |version: Option<&str>| version.and_then(|version| version.parse::<u64>().ok());
     number(version).zip(number(than)).is_some_and(|(version, than)| version < than)
 }

@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use larder_crds::{NodeImageCacheSpec, NodeImageStatus};
+use larder_crds::{NodeImageCacheSpec, NodeImageStatus, NodeRemovalStatus};
 
 /// A pool of shared values. Equality decides; the hash only says where to look.
 #[derive(Debug)]
@@ -86,6 +86,14 @@ impl Pooled for NodeImageStatus {
         (&self.image, &self.platform, self.state, &self.digest).hash(&mut hasher);
         (self.size, self.bytes_present, self.reason, &self.message).hash(&mut hasher);
         self.retry_time.as_ref().map(|time| time.0).hash(&mut hasher);
+        hasher.finish()
+    }
+}
+
+impl Pooled for NodeRemovalStatus {
+    fn place(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        (&self.cache, &self.image, self.images, self.in_use, self.removed, &self.names).hash(&mut hasher);
         hasher.finish()
     }
 }

@@ -9,6 +9,7 @@ use larder_crds::{
 use crate::{
     condition,
     index::{Cache, Node, NodeCache, State},
+    removal_status,
     rollout::{Pace, Standing},
     validate::{ValidCache, WantedImage},
     verdict::{self, Picture},
@@ -33,12 +34,14 @@ pub(crate) fn fold<'a>(
         }
     };
     let mut tally = Tally::new(valid);
+    let mut removals = removal_status::Tally::new(name, valid.removals());
     for (node_name, node, held) in nodes {
         let is_waiting = || {
             let standing = || Standing::new(name, cache, valid, node, held);
             valid.pace() != Pace::AllAtOnce && standing().needs_turn
         };
         tally.add(node_name, node.is_available, held, is_waiting);
+        removals.add(held);
     }
     let bytes = tally.bytes();
     let mut picture = Picture {
@@ -66,6 +69,7 @@ pub(crate) fn fold<'a>(
         failures_total: Some(tally.failures_total),
         failures: tally.failures,
         bytes: Some(bytes),
+        removals: removals.summaries(),
         summary: Some(summary),
     }
 }
@@ -121,7 +125,10 @@ impl<'a> Tally<'a> {
             let standing = standing(image.wanted);
             image.add(standing);
             is_fetching |= standing.is_some_and(|standing| {
-                matches!(standing.state, ImageState::Pending | ImageState::Pulling | ImageState::Delivering)
+                matches!(
+                    standing.state,
+                    ImageState::Pending | ImageState::Pulling | ImageState::Delivering | ImageState::Saving
+                )
             });
             let failed = standing.filter(|standing| standing.state == ImageState::Failed);
             failures.extend(failed.map(|standing| (image.wanted, standing)));
@@ -175,6 +182,8 @@ struct ImageTally<'a> {
     failed: i32,
     /// The digest that nodes hold; `Err` where they hold different ones.
     digest: Result<Option<&'a str>, ()>,
+    /// The digest that its tag stands for in the registry by now, as the last node says that holds another.
+    new_digest: Option<&'a str>,
     /// The largest size that a node knows.
     size: Option<i64>,
     /// Bytes on the nodes that know the image's size.
@@ -192,6 +201,7 @@ impl<'a> ImageTally<'a> {
             ready: 0,
             failed: 0,
             digest: Ok(None),
+            new_digest: None,
             size: None,
             known: ByteCount::default(),
             unsized_nodes: 0,
@@ -215,6 +225,7 @@ impl<'a> ImageTally<'a> {
         }
         let Some(standing) = standing else { return };
         self.failed += i32::from(standing.state == ImageState::Failed);
+        self.new_digest = standing.new_digest.as_deref().or(self.new_digest);
         if is_ready {
             self.ready += 1;
             self.digest = match (self.digest, standing.digest.as_deref()) {
@@ -240,6 +251,7 @@ impl<'a> ImageTally<'a> {
         ImageSummary {
             image: self.wanted.spelled.clone(),
             digest: self.digest.ok().flatten().map(str::to_owned),
+            new_digest: self.new_digest.map(str::to_owned),
             size: self.size,
             nodes_ready: self.ready,
             nodes_failed: self.failed,

@@ -8,14 +8,20 @@ use std::{
     fmt,
 };
 
-use k8s_openapi::apimachinery::pkg::{apis::meta::v1::LabelSelector, util::intstr::IntOrString};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::core::{Selector, SelectorExt as _};
 use larder_crds::{
-    CachedImage, DeferredImage, DeletionPolicy, ImageCacheSpec, NodeImage, PullPolicy, ReleasedImage,
+    CachedImage, DeferredImage, DeletionPolicy, DiskReserve, ImageCacheSpec, NodeImage, ReleasedImage,
+    RemovalRule,
 };
 use larder_oci::{ImageName, Platform};
 
-use crate::rollout::{Concurrency, Pace};
+use crate::{
+    AllowList, removal,
+    rollout::{Concurrency, Pace},
+    selector,
+    settings::{self, Common},
+};
 
 /// Which image, on a node: a canonical name, and a platform where it is not to be the node's own.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -46,13 +52,13 @@ impl From<&DeferredImage> for Target {
 
 impl From<Target> for DeferredImage {
     fn from(target: Target) -> Self {
-        Self { image: target.image, platform: target.platform }
+        Self { image: target.image, platform: target.platform, tags: Vec::new() }
     }
 }
 
 impl From<Target> for ReleasedImage {
     fn from(target: Target) -> Self {
-        Self { image: target.image, platform: target.platform }
+        Self { image: target.image, platform: target.platform, tags: Vec::new() }
     }
 }
 
@@ -61,10 +67,10 @@ impl From<Target> for ReleasedImage {
 pub struct WantedImage {
     /// Which image.
     pub target: Target,
-    /// Its name as the specification spells it, the first spelling where there are several.
+    /// Its name as the specification spells it.
     pub spelled: String,
-    /// Whether its tag is looked up again.
-    pub pull_policy: PullPolicy,
+    /// What is wanted of it: the entry that a node gets for it, without a claim.
+    pub entry: NodeImage,
 }
 
 /// A specification that has been checked. There is no other way to make one than [`ValidCache::new`].
@@ -74,6 +80,10 @@ pub struct ValidCache {
     images: Vec<WantedImage>,
     deletion_policy: DeletionPolicy,
     pace: Pace,
+    removals: Vec<RemovalRule>,
+    disk_reserve: Option<DiskReserve>,
+    max_concurrent_downloads: Option<i32>,
+    pull_secrets: Vec<String>,
 }
 
 /// One thing that is wrong with a specification.
@@ -101,14 +111,27 @@ pub fn describe(problems: &[Problem]) -> String {
 }
 
 impl ValidCache {
-    /// Checks a specification.
+    /// Checks a specification, whatever registries it names.
     ///
     /// # Errors
     /// Everything that is wrong with it, in the order of its fields.
     pub fn new(spec: &ImageCacheSpec) -> Result<Self, Vec<Problem>> {
+        Self::within(spec, &AllowList::default())
+    }
+
+    /// Checks a specification where names of images have to be on a list.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it, in the order of its fields.
+    pub fn within(spec: &ImageCacheSpec, allowed: &AllowList) -> Result<Self, Vec<Problem>> {
         let mut problems = Vec::new();
-        let selector = spec.node_selector.as_ref().and_then(|given| selector(given, &mut problems));
-        let images = fold_images(&spec.images, &mut problems);
+        let selector = spec.node_selector.as_ref().and_then(|given| selector::read(given, &mut problems));
+        let common = Common::read(spec, &mut problems);
+        let images = read_images(&spec.images, &common, &mut problems);
+        allowed.check(&images, &mut problems);
+        let removals = removal::read(&spec.remove, &images, &mut problems);
+        let disk_reserve =
+            spec.disk_reserve.as_deref().and_then(|text| settings::disk_reserve(text, &mut problems));
         let limit = spec.rollout.as_ref().and_then(|rollout| rollout.max_concurrent_nodes.as_ref());
         let limit = limit.and_then(|given| concurrency(given, &mut problems));
         let pace = match limit {
@@ -117,7 +140,16 @@ impl ValidCache {
             None => Pace::AllAtOnce,
         };
         if problems.is_empty() {
-            Ok(Self { selector, images, deletion_policy: spec.deletion_policy, pace })
+            Ok(Self {
+                selector,
+                images,
+                deletion_policy: spec.deletion_policy,
+                pace,
+                removals,
+                disk_reserve,
+                max_concurrent_downloads: spec.max_concurrent_downloads.filter(|&limit| limit > 0),
+                pull_secrets: common.pull_secrets,
+            })
         } else {
             Err(problems)
         }
@@ -133,6 +165,26 @@ impl ValidCache {
     #[must_use]
     pub fn deletion_policy(&self) -> DeletionPolicy {
         self.deletion_policy
+    }
+
+    /// What is to go from the nodes: names canonical, patterns as they are written.
+    pub(crate) fn removals(&self) -> &[RemovalRule] {
+        &self.removals
+    }
+
+    /// The free space that fetching an image must leave.
+    pub(crate) fn disk_reserve(&self) -> Option<DiskReserve> {
+        self.disk_reserve
+    }
+
+    /// How many images a node may fetch at a time.
+    pub(crate) fn max_concurrent_downloads(&self) -> Option<i32> {
+        self.max_concurrent_downloads
+    }
+
+    /// The Secrets whose logins fetch the images, in order.
+    pub(crate) fn pull_secrets(&self) -> &[String] {
+        &self.pull_secrets
     }
 
     /// How fast changes reach the nodes.
@@ -192,28 +244,55 @@ fn concurrency(given: &IntOrString, problems: &mut Vec<Problem>) -> Option<Concu
     read
 }
 
-/// Two spellings of one image are one wish; the stronger pull policy wins.
-fn fold_images(images: &[CachedImage], problems: &mut Vec<Problem>) -> Vec<WantedImage> {
+/// Each image once, with names and files that no other has.
+fn read_images(images: &[CachedImage], common: &Common, problems: &mut Vec<Problem>) -> Vec<WantedImage> {
     let mut wanted: Vec<WantedImage> = Vec::with_capacity(images.len());
     let mut places: BTreeMap<Target, usize> = BTreeMap::new();
     for (number, image) in images.iter().enumerate() {
         let Some(target) = target(image, number, problems) else { continue };
         match places.entry(target) {
-            Entry::Occupied(place) => {
-                let earlier = &mut wanted[*place.get()].pull_policy;
-                *earlier = (*earlier).max(image.pull_policy);
-            }
+            Entry::Occupied(place) => problems.push(Problem {
+                field: format!("spec.images[{number}].image"),
+                message: format!(
+                    "{:?} is the same image as spec.images[{}] ({:?}), {}: name it once",
+                    cut(&image.image),
+                    place.get(),
+                    cut(&images[*place.get()].image),
+                    place.key().image,
+                ),
+            }),
             Entry::Vacant(place) => {
-                wanted.push(WantedImage {
-                    target: place.key().clone(),
-                    spelled: image.image.clone(),
-                    pull_policy: image.pull_policy,
-                });
-                place.insert(wanted.len() - 1);
+                let target = place.key().clone();
+                place.insert(number);
+                let entry = settings::entry(image, &target, number, common, problems);
+                wanted.push(WantedImage { target, spelled: image.image.clone(), entry });
             }
         }
     }
+    report_clashes(&wanted, problems);
     wanted
+}
+
+/// A name, and a file, is one image's.
+fn report_clashes(wanted: &[WantedImage], problems: &mut Vec<Problem>) {
+    let mut names: BTreeMap<&str, &str> =
+        wanted.iter().map(|image| (image.target.image.as_str(), image.spelled.as_str())).collect();
+    let mut files: BTreeMap<&str, &str> = BTreeMap::new();
+    for image in wanted {
+        let field = |name: &str| format!("spec.images[{}].{name}", image.entry.position);
+        for tag in &image.entry.tags {
+            if let Some(other) = names.insert(tag, &image.spelled) {
+                let message = format!("{tag} is the name of {other:?} already: a name is one image's");
+                problems.push(Problem { field: field("tags"), message });
+            }
+        }
+        for file in &image.entry.save {
+            if let Some(other) = files.insert(file, &image.spelled) {
+                let message = format!("{file} holds {other:?} already: a file holds one image");
+                problems.push(Problem { field: field("save.file"), message });
+            }
+        }
+    }
 }
 
 fn target(image: &CachedImage, number: usize, problems: &mut Vec<Problem>) -> Option<Target> {
@@ -226,137 +305,87 @@ fn target(image: &CachedImage, number: usize, problems: &mut Vec<Problem>) -> Op
     Some(Target { image: name?.to_string(), platform: platform?.map(|platform| platform.to_string()) })
 }
 
-/// The rules of the API server's own `ValidateLabelSelector`, which it applies to built-in kinds only.
-fn selector(given: &LabelSelector, problems: &mut Vec<Problem>) -> Option<Selector> {
-    let before = problems.len();
-    let mut report = |field: String, message: String| problems.push(Problem { field, message });
-    for (key, value) in given.match_labels.iter().flatten() {
-        let field = format!("spec.nodeSelector.matchLabels[{}]", cut(key));
-        if !is_label_key(key) {
-            report(field.clone(), format!("{:?} is no label key: {LABEL_KEY}", cut(key)));
-        }
-        if !is_label_value(value) {
-            report(field, format!("{:?} is no label value: {LABEL_VALUE}", cut(value)));
-        }
-    }
-    for (number, requirement) in given.match_expressions.iter().flatten().enumerate() {
-        let field = format!("spec.nodeSelector.matchExpressions[{number}]");
-        if !is_label_key(&requirement.key) {
-            report(
-                format!("{field}.key"),
-                format!("{:?} is no label key: {LABEL_KEY}", cut(&requirement.key)),
-            );
-        }
-        let values = requirement.values.as_deref().unwrap_or_default();
-        match requirement.operator.as_str() {
-            "In" | "NotIn" if values.is_empty() => {
-                report(
-                    format!("{field}.values"),
-                    format!("{} needs at least one value", requirement.operator),
-                );
-            }
-            "Exists" | "DoesNotExist" if !values.is_empty() => {
-                report(format!("{field}.values"), format!("{} takes no values", requirement.operator));
-            }
-            "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
-            other => report(
-                format!("{field}.operator"),
-                format!("{:?} is no operator: write In, NotIn, Exists or DoesNotExist", cut(other)),
-            ),
-        }
-        if let Some(value) = values.iter().find(|value| !is_label_value(value)) {
-            report(format!("{field}.values"), format!("{:?} is no label value: {LABEL_VALUE}", cut(value)));
-        }
-    }
-    if problems.len() > before {
-        return None;
-    }
-    match Selector::try_from(given.clone()) {
-        Ok(selector) => Some(selector),
-        Err(error) => {
-            problems.push(Problem { field: "spec.nodeSelector".to_owned(), message: error.to_string() });
-            None
-        }
-    }
-}
-
-const LABEL_KEY: &str = "write [prefix/]name, such as pool or example.com/pool";
-const LABEL_VALUE: &str =
-    "write at most 63 letters, digits, '-', '_' or '.', with a letter or digit at both ends";
-
-fn is_label_key(key: &str) -> bool {
-    let (prefix, name) = key.split_once('/').map_or((None, key), |(prefix, name)| (Some(prefix), name));
-    let is_subdomain = |text: &str| {
-        text.len() <= 253
-            && text.split('.').all(|part| {
-                let inner = part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-                !part.is_empty() && inner && !part.starts_with('-') && !part.ends_with('-')
-            })
-    };
-    prefix.is_none_or(is_subdomain) && !name.is_empty() && is_label_value(name)
-}
-
-fn is_label_value(value: &str) -> bool {
-    let ends = |byte: Option<u8>| byte.is_none_or(|byte| byte.is_ascii_alphanumeric());
-    value.len() <= 63
-        && value.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
-        && ends(value.bytes().next())
-        && ends(value.bytes().last())
-}
-
 /// Texts of any length are quoted in part: a status message is for a person.
-fn cut(text: &str) -> String {
+pub(crate) fn cut(text: &str) -> String {
     text.chars().take(64).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelectorRequirement;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
+
+    use larder_crds::PullPolicy;
 
     use super::*;
 
     fn image(name: &str, platform: Option<&str>, pull_policy: PullPolicy) -> CachedImage {
-        CachedImage { image: name.to_owned(), pull_policy, platform: platform.map(str::to_owned) }
+        CachedImage {
+            image: name.to_owned(),
+            pull_policy,
+            platform: platform.map(str::to_owned),
+            ..Default::default()
+        }
     }
 
-    fn expression(key: &str, operator: &str, values: &[&str]) -> ImageCacheSpec {
-        let requirement = LabelSelectorRequirement {
-            key: key.to_owned(),
-            operator: operator.to_owned(),
-            values: (!values.is_empty()).then(|| values.iter().map(|&value| value.to_owned()).collect()),
-        };
-        let node_selector = LabelSelector { match_expressions: Some(vec![requirement]), match_labels: None };
-        ImageCacheSpec { node_selector: Some(node_selector), ..Default::default() }
+    fn problems(images: Vec<CachedImage>) -> String {
+        let spec = ImageCacheSpec { images, ..Default::default() };
+        ValidCache::new(&spec).err().map(|problems| describe(&problems)).unwrap_or_default()
     }
 
     #[test]
-    fn two_spellings_are_one_image_and_always_wins() {
-        let spec = ImageCacheSpec {
-            images: vec![
-                image("ubuntu", None, PullPolicy::IfNotPresent),
-                image("docker.io/library/ubuntu:latest", None, PullPolicy::Always),
-                image("index.docker.io/ubuntu:latest", Some("linux/aarch64"), PullPolicy::IfNotPresent),
-            ],
-            ..Default::default()
-        };
-        let valid = ValidCache::new(&spec).unwrap();
-        let folded: Vec<_> = valid
-            .images()
-            .iter()
-            .map(|image| (image.spelled.as_str(), image.target.platform.as_deref(), image.pull_policy))
-            .collect();
+    fn an_image_is_named_once_whatever_its_spelling() {
+        let (first, second) = ("ubuntu", "docker.io/library/ubuntu:latest");
+        let policy = PullPolicy::IfNotPresent;
         assert_eq!(
-            folded,
-            [
-                ("ubuntu", None, PullPolicy::Always),
-                ("index.docker.io/ubuntu:latest", Some("linux/arm64"), PullPolicy::IfNotPresent)
-            ]
+            problems(vec![image(first, None, policy), image(second, None, policy)]),
+            "spec.images[1].image: \"docker.io/library/ubuntu:latest\" is the same image as spec.images[0] \
+             (\"ubuntu\"), docker.io/library/ubuntu:latest: name it once"
+        );
+        assert_eq!(
+            problems(vec![image(first, None, policy), image(second, Some("linux/aarch64"), policy)]),
+            "",
+            "for another platform it is another image"
         );
     }
 
     #[test]
+    fn names_and_files_are_one_images() {
+        let with = |name: &str, tags: &[&str], file: Option<&str>| CachedImage {
+            image: name.to_owned(),
+            tags: tags.iter().map(|&tag| tag.to_owned()).collect(),
+            save: file.map(|file| larder_crds::Archive { file: file.to_owned() }),
+            ..Default::default()
+        };
+        assert_eq!(problems(vec![with("a", &["b:1", "b:1"], Some("a.tar")), with("c", &["b:2"], None)]), "");
+        for (images, expected) in [
+            (
+                vec![with("a", &["b"], None), with("b", &[], None)],
+                "library/b:latest is the name of \"b\" already",
+            ),
+            (vec![with("a", &["a:latest"], None)], "library/a:latest is the name of \"a\" already"),
+            (
+                vec![with("a", &["x"], None), with("b", &["x"], None)],
+                "library/x:latest is the name of \"a\" already",
+            ),
+            (vec![with("a", &[], Some("x.tar")), with("b", &[], Some("x.tar"))], "x.tar holds \"a\" already"),
+            (vec![with("a", &[], Some("../x.tar"))], "spec.images[0].save.file: \"../x.tar\" is no name"),
+            (vec![with("a", &[], Some("x.zip"))], "spec.images[0].save.file: \"x.zip\" is no name"),
+            (vec![with("a", &["B"], None)], "spec.images[0].tags[0]: invalid image name"),
+        ] {
+            let problems = problems(images);
+            assert!(problems.contains(expected), "{problems}");
+        }
+    }
+
+    #[test]
     fn every_problem_names_its_field() {
-        let mut spec = expression("pool", "Is", &["web"]);
+        let requirement = LabelSelectorRequirement {
+            key: "pool".to_owned(),
+            operator: "Is".to_owned(),
+            values: Some(vec!["web".to_owned()]),
+        };
+        let node_selector = LabelSelector { match_expressions: Some(vec![requirement]), match_labels: None };
+        let mut spec = ImageCacheSpec { node_selector: Some(node_selector), ..Default::default() };
         spec.images =
             vec![image("Ubuntu", Some("linux"), PullPolicy::Always), image("ok", None, PullPolicy::Always)];
         let problems = ValidCache::new(&spec).unwrap_err();
@@ -370,28 +399,6 @@ mod tests {
             ]
         );
         assert!(describe(&problems).contains("spec.images[0].image: invalid image name \"Ubuntu\""));
-    }
-
-    #[test]
-    fn selectors_follow_the_rules_of_built_in_kinds() {
-        for (key, operator, values, field) in [
-            ("pool", "In", &[] as &[&str], Some("values")),
-            ("pool", "Exists", &["web"], Some("values")),
-            ("pool", "in", &["web"], Some("operator")),
-            ("po ol", "Exists", &[], Some("key")),
-            ("Example.com/pool", "Exists", &[], Some("key")),
-            ("pool", "In", &["-web"], Some("values")),
-            ("example.com/pool", "In", &["web", ""], None),
-            ("pool", "DoesNotExist", &[], None),
-        ] {
-            let found = ValidCache::new(&expression(key, operator, values)).err();
-            let expected = field.map(|field| format!("spec.nodeSelector.matchExpressions[0].{field}"));
-            assert_eq!(
-                found.map(|problems| problems[0].field.clone()),
-                expected,
-                "{key} {operator} {values:?}"
-            );
-        }
     }
 
     #[test]

@@ -9,12 +9,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use common::{World, canonical, failed, pulling, ready, spec};
 use jiff::Timestamp;
 use larder_crds::{DeletionPolicy, FailureReason, ImageCacheSpec, MAX_FAILURES, NodeCounts, NodeImageStatus};
-use proptest::{collection::vec, prelude::*, sample::select};
+use proptest::{
+    collection::{btree_set, vec},
+    prelude::*,
+    sample::select,
+};
 
 const CACHES: [&str; 3] = ["c1", "c2", "c3"];
 const NODES: [&str; 3] = ["n1", "n2", "n3"];
 const IMAGES: [&str; 4] = ["i1", "i2", "i3", "i4"];
 
+#[allow(clippy::large_enum_variant, reason = "a few of them, in a test")]
 #[derive(Debug, Clone)]
 enum Step {
     PutCache(&'static str, ImageCacheSpec),
@@ -34,8 +39,9 @@ fn policy() -> impl Strategy<Value = DeletionPolicy> {
 
 fn a_spec() -> impl Strategy<Value = ImageCacheSpec> {
     let pool = select(vec![None, Some("a"), Some("b")]);
-    (pool, vec(select(&IMAGES[..]), 0..4), policy())
-        .prop_map(|(pool, images, policy)| spec(pool, &images, policy))
+    let images =
+        btree_set(select(&IMAGES[..]), 0..4).prop_map(|images| images.into_iter().collect::<Vec<_>>());
+    (pool, images, policy()).prop_map(|(pool, images, policy)| spec(pool, &images, policy))
 }
 
 fn step() -> impl Strategy<Value = Step> {

@@ -12,7 +12,11 @@ use larder_crds::{
     DeletionPolicy::{Delete, Retain},
     FailureReason, ImageCacheSpec, ImageState, NodeCounts, NodeImageStatus,
 };
-use proptest::{collection::vec, prelude::*, sample::select};
+use proptest::{
+    collection::{btree_set, vec},
+    prelude::*,
+    sample::select,
+};
 
 const NODES: [&str; 5] = ["n1", "n2", "n3", "n4", "n5"];
 
@@ -332,6 +336,7 @@ fn a_start_on_its_way_counts() {
     assert_eq!(told(&world, "v2"), NODES);
 }
 
+#[allow(clippy::large_enum_variant, reason = "a few of them, in a test")]
 #[derive(Debug, Clone)]
 enum Step {
     Put(&'static str, ImageCacheSpec),
@@ -354,7 +359,9 @@ const IMAGES: [&str; 4] = ["i1", "i2", "i3", "i4"];
 
 fn content() -> impl Strategy<Value = ImageCacheSpec> {
     let pool = select(vec![None, Some("a"), Some("b")]);
-    (pool, vec(select(&IMAGES[..]), 0..4), select(vec![Delete, Retain]))
+    let images =
+        btree_set(select(&IMAGES[..]), 0..4).prop_map(|images| images.into_iter().collect::<Vec<_>>());
+    (pool, images, select(vec![Delete, Retain]))
         .prop_map(|(pool, images, policy)| spec(pool, &images, policy))
 }
 
@@ -503,4 +510,28 @@ proptest! {
         }
         assert_arrives(&mut world);
     }
+}
+
+/// A list is read page by page, and every page shows how things stood when the first was asked for.
+#[test]
+fn a_list_that_is_older_than_our_own_write_frees_no_place() {
+    let mut world = world("1");
+    let before = world.node_caches.clone();
+    world.set_available("n1", false);
+    world.index.begin_node_caches();
+    world.put_cache("web", Ok(limited(spec(Some("a"), &["v2"], Delete), "1")));
+    world.settle();
+    assert_eq!(told(&world, "v2"), ["n2"], "started while the first page was on its way");
+    world.set_available("n1", true);
+    for object in before.into_values() {
+        let dirty = world.index.list_node_cache(object);
+        world.dirty.extend(dirty);
+    }
+    let listed = NODES.into_iter().map(str::to_owned).collect();
+    let dirty = world.index.end_node_caches(&listed);
+    world.dirty.extend(dirty);
+    world.settle();
+    assert_eq!(told(&world, "v2"), ["n2"], "it is still busy, whatever the list says");
+    done(&mut world, "n2");
+    assert_eq!(told(&world, "v2"), ["n1", "n2"]);
 }

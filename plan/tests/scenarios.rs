@@ -302,7 +302,8 @@ fn it_makes_no_difference_which_of_two_caches_is_deleted_first() {
 #[test]
 fn an_edit_that_changes_no_plan_is_observed() {
     let mut world = world();
-    let dirty = world.put_cache("web", Ok(spec(Some("a"), &["app", "base", "library/app"], Delete)));
+    // Some field that this version does not know, for example.
+    let dirty = world.put_cache("web", Ok(spec(Some("a"), &["app", "base"], Delete)));
     assert_eq!(dirty, [cache("web")].into());
     world.settle();
     assert_eq!(world.status("web").observed_generation, Some(2));
@@ -500,6 +501,25 @@ fn a_list_tells_what_is_gone() {
     assert_eq!(world.index.end_caches(&listed(&[])), [node("n1"), node("n2")].into());
     assert_eq!(world.index.end_nodes(&listed(&["n1", "n2"])), [node("n3")].into());
     assert_eq!(world.index.end_node_caches(&listed(&[])), [node("n1"), node("n2")].into());
+}
+
+#[test]
+fn a_list_takes_nothing_away_that_came_while_it_was_read() {
+    let mut world = world();
+    world.index.begin_node_caches();
+    world.index.begin_caches();
+    world.put_node("n4", "a");
+    world.settle();
+    let old = world.caches["web"].clone();
+    world.put_cache("web", Ok(spec(Some("a"), &["app"], Delete)));
+    rest(&mut world);
+    let listed = ["n1", "n2", "n3"].map(str::to_owned).into();
+    assert_eq!(world.index.end_node_caches(&listed), [].into(), "n4 has one, although it is not on the list");
+    assert_eq!(world.index.list_cache(old.clone()), [].into(), "the edit stays");
+    assert_eq!(world.index.end_caches(&["web".to_owned()].into()), [].into());
+    // The next list is believed again.
+    world.index.begin_caches();
+    assert_eq!(world.index.list_cache(old), [cache("web"), node("n1"), node("n2"), node("n4")].into());
 }
 
 #[test]

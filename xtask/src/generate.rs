@@ -2,6 +2,7 @@
 
 mod argocd;
 mod chart;
+mod reference;
 
 use std::path::Path;
 
@@ -43,6 +44,7 @@ fn files() -> anyhow::Result<Vec<(String, String)>> {
     let mut files = definition_files()?;
     files.extend(chart::templates()?);
     files.push(argocd::config_map()?);
+    files.push(reference::page()?);
     Ok(files)
 }
 

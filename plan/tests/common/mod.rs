@@ -9,12 +9,12 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::{apis::meta::v1::LabelSelector, util::intstr::IntOrString};
 use larder_crds::{
     AgentInfo, CachedImage, DeletionPolicy, FailureReason, ImageCacheSpec, ImageCacheStatus, ImageState,
-    NodeImage, NodeImageCacheSpec, NodeImageCacheStatus, NodeImageStatus, PullPolicy, Rollout,
+    NodeImage, NodeImageCacheSpec, NodeImageCacheStatus, NodeImageStatus, Rollout,
 };
 use larder_plan::{
-    Index, Key,
+    Index, Key, SecretsAction,
     index::{Dirty, NodeAction},
-    object::{CacheObject, NodeCacheObject, NodeObject},
+    object::{CacheObject, NodeCacheObject, NodeObject, SecretsRoleObject},
     rollout::Written,
 };
 
@@ -31,11 +31,7 @@ pub fn spec(pool: Option<&str>, images: &[&str], deletion_policy: DeletionPolicy
         }),
         images: images
             .iter()
-            .map(|&image| CachedImage {
-                image: image.to_owned(),
-                pull_policy: PullPolicy::default(),
-                platform: None,
-            })
+            .map(|&image| CachedImage { image: image.to_owned(), ..CachedImage::default() })
             .collect(),
         deletion_policy,
         ..Default::default()
@@ -90,6 +86,8 @@ pub struct World {
     pub backwards: bool,
     /// Writes that have been sent and have not arrived.
     pub under_way: BTreeMap<String, NodeAction>,
+    /// The Role that lets agents read Secrets, where there is one.
+    pub role: Option<SecretsRoleObject>,
     version: u64,
     uids: u64,
 }
@@ -187,6 +185,8 @@ impl World {
         );
         (self.index, self.dirty) = (index, dirty);
         self.under_way.clear();
+        let dirty = self.index.apply_secrets_role(self.role.clone());
+        self.soil(dirty);
     }
 
     /// Works on dirty keys until there are none, as the operator does.
@@ -216,8 +216,22 @@ impl World {
                 let dirty = self.index.roll_out(&name);
                 self.soil(dirty);
             }
+            Key::Secrets => {
+                if let Some(SecretsAction::Apply(names)) = self.index.plan_secrets() {
+                    self.write_role(Some(names));
+                }
+            }
         }
         true
+    }
+
+    /// The Role that lets agents read Secrets says this now, and the watch brings it. `None`: something of its own.
+    pub fn write_role(&mut self, names: Option<BTreeSet<String>>) {
+        let resource_version = Some(self.version());
+        let role = SecretsRoleObject { uid: "role".to_owned(), resource_version, names };
+        self.role = Some(role.clone());
+        let dirty = self.index.apply_secrets_role(Some(role));
+        self.soil(dirty);
     }
 
     /// Sends what is to be done about a node's object to the API server, which has not got it yet.
@@ -452,17 +466,7 @@ impl World {
 }
 
 fn image_status(state: ImageState) -> NodeImageStatus {
-    NodeImageStatus {
-        image: String::new(),
-        platform: None,
-        state,
-        digest: None,
-        size: None,
-        bytes_present: None,
-        reason: None,
-        message: None,
-        retry_time: None,
-    }
+    NodeImageStatus::new("", None, state)
 }
 
 pub fn ready(size: i64) -> NodeImageStatus {

@@ -7,8 +7,13 @@ use anyhow::{Context, bail};
 use crate::steps::root;
 
 /// Files of `manifests/base` that the chart has with its own labels and namespaces, and unchanged otherwise.
-const FROM_BASE: [&str; 4] =
-    ["agent-policies.yaml", "agent-rights.yaml", "operator-rights.yaml", "people-rights.yaml"];
+const FROM_BASE: [&str; 5] = [
+    "agent-policies.yaml",
+    "agent-rights.yaml",
+    "operator-rights.yaml",
+    "people-rights.yaml",
+    "pull-secrets.yaml",
+];
 
 const LABELS: &str = "    {{- include \"larder.labels\" . | nindent 4 }}\n";
 const OPERATOR_NAMESPACE: &str = "{{ .Release.Namespace }}";
