@@ -100,6 +100,14 @@ pub enum ArchiveError {
         /// What there is.
         available: String,
     },
+    /// It does not hold the image that was asked for.
+    #[error("the archive has no image {wanted}; it holds {holds}")]
+    Absent {
+        /// What was asked for.
+        wanted: String,
+        /// What there is.
+        holds: String,
+    },
     /// An image that only the OCI form can hold.
     #[error(
         "{0} is an artifact, not an image that runs: a docker-archive cannot hold it; use --format oci-archive"

@@ -9,12 +9,15 @@
 //! documents and headers have bounds, and an image gets its name only when all of the archive has been read and all
 //! of its images have been checked.
 //!
+//! [`ArchiveFolder`] is a folder that archives are kept in, by names that others have chosen.
+//!
 //! All calls block, on the disk or on a lock; asynchronous programs make them where blocking is allowed.
 #![forbid(unsafe_code)]
 mod ahead;
 mod annotations;
 mod compression;
 mod error;
+mod folder;
 mod load;
 mod parallel;
 mod save;
@@ -22,5 +25,6 @@ mod tar_stream;
 
 pub use compression::{Compression, UnknownCompression};
 pub use error::{ArchiveError, Result};
-pub use load::{LoadOptions, LoadedImage, Source, Stop, load};
+pub use folder::{ArchiveFolder, Entry, Stamp};
+pub use load::{LoadOptions, LoadedImage, Only, Pick, Source, Stop, forget_killed_loads, load};
 pub use save::{Form, SaveImage, SaveOptions, Saved, UnknownForm, save, to_file};

@@ -8,6 +8,7 @@ use std::{
     collections::VecDeque,
     io::{self, Write},
     mem,
+    num::NonZeroUsize,
     sync::{
         Arc, Mutex, PoisonError,
         mpsc::{Receiver, SyncSender, sync_channel},
@@ -100,9 +101,11 @@ pub(crate) struct Compressor<W: Write> {
 }
 
 impl<W: Write> Compressor<W> {
-    pub(crate) fn new(output: W, compression: Compression) -> io::Result<Self> {
+    /// With as many workers as there are cores, or fewer if `most` says so.
+    pub(crate) fn new(output: W, compression: Compression, most: Option<NonZeroUsize>) -> io::Result<Self> {
         let cores = thread::available_parallelism().map_or(1, usize::from);
-        let count = if compression == Compression::None { 0 } else { cores.min(MAX_WORKERS) };
+        let most = most.map_or(MAX_WORKERS, NonZeroUsize::get).min(MAX_WORKERS);
+        let count = if compression == Compression::None { 0 } else { cores.min(most) };
         Self::with_workers(output, compression, count)
     }
 
@@ -253,7 +256,7 @@ mod tests {
                 Ok(())
             }
         }
-        let mut compressor = Compressor::new(Full, Compression::Gzip).unwrap();
+        let mut compressor = Compressor::new(Full, Compression::Gzip, None).unwrap();
         let written = compressor.write_all(&vec![0; 8 << 20]).and_then(|()| compressor.finish().map(drop));
         assert_eq!(written.unwrap_err().kind(), io::ErrorKind::StorageFull);
     }

@@ -26,7 +26,9 @@ const COMPRESSIONS: [Compression; 4] =
 
 fn saved(from: &Folder, images: &[SaveImage], form: Form, compression: Compression) -> Vec<u8> {
     let mut bytes = Vec::new();
-    let report = save(&from.store, images, SaveOptions { form, compression }, &mut bytes, &|| false).unwrap();
+    let report =
+        save(&from.store, images, SaveOptions { form, compression, threads: None }, &mut bytes, &|| false)
+            .unwrap();
     assert_eq!(report.bytes, bytes.len() as u64);
     bytes
 }
@@ -165,7 +167,7 @@ fn the_index_that_a_name_stands_for_is_kept() {
     to.load(archive.clone()).unwrap();
     assert_eq!(to.store.images().unwrap(), [stored]);
     // The other platform is not there, whoever asks for it.
-    let options = LoadOptions { platform: Some("linux/s390x".parse().unwrap()) };
+    let options = LoadOptions { platform: Some("linux/s390x".parse().unwrap()), only: None };
     let source = Source::Stream(Box::new(std::io::Cursor::new(archive)));
     let error = load(&folder().store, source, &options, &|| false).unwrap_err();
     assert!(error.to_string().contains("for linux/s390x; it has linux/amd64"), "{error}");
@@ -203,7 +205,7 @@ fn platforms() {
     assert_eq!(all.load(archive.clone()).unwrap().len(), 3, "a key for each platform");
     let one = folder();
     let load_for = |platform: &str| {
-        let options = LoadOptions { platform: Some(platform.parse().unwrap()) };
+        let options = LoadOptions { platform: Some(platform.parse().unwrap()), only: None };
         let source = Source::Stream(Box::new(std::io::Cursor::new(archive.clone())));
         load(&one.store, source, &options, &|| false)
     };
@@ -301,7 +303,7 @@ fn a_file_is_whole_or_not_there() {
     let layer = random(3, 2 << 20);
     let stored = from.put(&image(&[&layer]), "one:v1");
     let path = from.dir.path().join("one.tar.gz");
-    let options = SaveOptions { form: Form::Both, compression: Compression::of_path(&path) };
+    let options = SaveOptions { form: Form::Both, compression: Compression::of_path(&path), threads: None };
     let images = [save_image(&stored)];
     let names = || fs::read_dir(from.dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     // Nothing of it is to be seen while it is written, so nothing is left by a kill.
@@ -347,7 +349,7 @@ fn artifacts_are_kept_out_of_dockers_form() {
     artifact.manifest = manifest.to_string().into_bytes();
     let stored = from.put(&artifact, "chart:1");
     let images = [save_image(&stored)];
-    let options = SaveOptions { form: Form::DockerArchive, compression: Compression::None };
+    let options = SaveOptions { form: Form::DockerArchive, compression: Compression::None, threads: None };
     let error = save(&from.store, &images, options, Vec::new(), &|| false).unwrap_err();
     assert!(matches!(error, ArchiveError::Artifact(_)), "{error}");
     let to = folder();

@@ -15,7 +15,7 @@ use tokio::{
     time::sleep,
 };
 
-use crate::{Event, LARGE, Progress, PullError, Puller, blocking, parts::Ended};
+use crate::{Event, LARGE, Progress, PullError, Puller, blocking, parts::Ended, turns::Turn};
 
 /// How often in a row a blob may fail with nothing worth the name gained, before the image's own back-off takes over.
 const TRIES_WITHOUT_PROGRESS: u32 = 3;
@@ -42,6 +42,8 @@ pub(crate) struct Fetch<'a> {
     pub is_layer: bool,
     pub progress: Arc<Progress>,
     pub slots: &'a Semaphore,
+    /// Its place in the queue, where layers come one after the other.
+    pub turn: Option<Turn<'a>>,
 }
 
 /// A blob whose bytes are all there.
@@ -54,13 +56,19 @@ struct Arrived {
 
 impl Fetch<'_> {
     /// Fetches the blob unless the store has it, or another pull is about to. Says whether it was missing.
-    pub async fn run(self) -> Result<bool, PullError> {
+    pub async fn run(mut self) -> Result<bool, PullError> {
         if self.is_there().await? {
             return Ok(self.present());
         }
         let mut again = false;
         loop {
-            let Some(arrived) = self.download().await? else { return Ok(self.present()) };
+            if let Some(turn) = &self.turn {
+                turn.wait(&self.progress).await;
+            }
+            let arrived = self.download().await?;
+            // While this one is made durable, the next one arrives.
+            self.turn = None;
+            let Some(arrived) = arrived else { return Ok(self.present()) };
             self.progress.tell(&self.digest, Event::Verifying);
             let Arrived { writer, resumed, mirror } = arrived;
             match blocking(move || Ok(writer.finish()?)).await {
@@ -98,13 +106,13 @@ impl Fetch<'_> {
     /// A quick look, so that what is there does not queue, and what the node's container runtime has is not fetched.
     async fn is_there(&self) -> Result<bool, PullError> {
         let (lease, digest, size) = (self.lease.clone(), self.digest.clone(), self.size);
-        let is_layer = self.is_layer;
+        let (is_layer, to_be_read) = (self.is_layer, self.puller.is_to_be_read());
         blocking(move || {
             let store = lease.store();
-            Ok(if is_layer {
-                store.find_layer(&lease, &digest, size)?
-            } else {
-                store.is_readable(&digest, size)?
+            Ok(match (is_layer, to_be_read) {
+                (true, false) => store.find_layer(&lease, &digest, size)?,
+                (true, true) => store.find_readable_layer(&lease, &digest, size)?,
+                (false, _) => store.is_readable(&digest, size)?,
             })
         })
         .await
@@ -125,8 +133,8 @@ impl Fetch<'_> {
             let (lease, digest, size) = (self.lease.clone(), self.digest.clone(), self.size);
             let ingest = match (self.is_layer, self.puller.to_annex) {
                 (true, true) => Lease::ingest_to_annex,
-                (true, false) => Lease::ingest,
-                (false, _) => Lease::ingest_readable,
+                (true, false) if !self.puller.is_to_be_read() => Lease::ingest,
+                _ => Lease::ingest_readable,
             };
             match blocking(move || Ok(ingest(&lease, &digest, size)?)).await? {
                 Ingest::Present => return Ok(None),

@@ -14,6 +14,9 @@ pub enum PullError {
     /// The disk's fault.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// There is no room for it, says who was asked ([`Admission`](crate::Admission)). Nothing was fetched.
+    #[error("{0}")]
+    InsufficientDisk(String),
     /// The program is stopping.
     #[error("interrupted")]
     Interrupted,

@@ -6,6 +6,8 @@
 //! | bring an image into the store for every platform that it has | [`Puller::pull_all_platforms`] |
 //! | write what the store has to a registry | [`Pusher::push`] |
 //! | know how far it is | [`Progress`], [`Observer`] |
+//! | fetch a file that is an artifact | [`Puller::fetch_artifact`] |
+//! | refuse images for which there is no room | [`Admission`] |
 //!
 //! # How a pull goes
 //!
@@ -22,6 +24,8 @@
 
 #![forbid(unsafe_code)]
 
+mod admission;
+mod artifact;
 mod blob;
 mod error;
 mod parts;
@@ -30,6 +34,7 @@ mod push;
 mod resolve;
 mod retry;
 mod source;
+mod turns;
 
 use std::sync::Arc;
 
@@ -42,7 +47,10 @@ use tokio::{sync::Semaphore, task::spawn_blocking};
 use blob::Fetch;
 use parts::Helpers;
 use resolve::Resolved;
+use turns::Turns;
 
+pub use admission::{Admission, Need, Needs};
+pub use artifact::{Artifact, ArtifactError};
 pub use error::PullError;
 pub use progress::{Event, Observer, Progress};
 pub use push::{Partial, PushError, PushEvent, PushObserver, Pushed, Pusher};
@@ -75,6 +83,8 @@ pub struct Puller {
     registry: Registry,
     options: PullOptions,
     to_annex: bool,
+    to_be_read: bool,
+    admission: Option<Arc<dyn Admission>>,
     helpers: Arc<Helpers>,
 }
 
@@ -93,7 +103,15 @@ impl Puller {
     /// A puller that reads with `registry` and writes to `store`.
     #[must_use]
     pub fn new(store: Store, registry: Registry) -> Self {
-        Self { store, registry, options: PullOptions::default(), to_annex: false, helpers: Arc::default() }
+        Self {
+            store,
+            registry,
+            options: PullOptions::default(),
+            to_annex: false,
+            to_be_read: false,
+            admission: None,
+            helpers: Arc::default(),
+        }
     }
 
     /// The same with other options.
@@ -107,6 +125,13 @@ impl Puller {
     #[must_use]
     pub fn to_annex(self, to_annex: bool) -> Self {
         Self { to_annex, ..self }
+    }
+
+    /// The same for an image whose layers are to be read from the store, as those of a person's always are: a layer that the
+    /// store's annex has and does not give back is fetched all the same.
+    #[must_use]
+    pub fn to_be_read(self, to_be_read: bool) -> Self {
+        Self { to_be_read, ..self }
     }
 
     /// Fetches what the store lacks of the image and names it there.
@@ -158,6 +183,10 @@ impl Puller {
             return Err(RegistryError::NoMatch { what: name.to_string(), source }.into());
         }
         Ok(pulled)
+    }
+
+    fn is_to_be_read(&self) -> bool {
+        self.to_be_read || self.options.by_hand
     }
 
     async fn pull_once(
@@ -212,6 +241,7 @@ impl Puller {
             blocking(prepare).await?
         };
         let resolved = self.resolve(key, &lease, named).await?;
+        self.admit(key, &lease, &resolved).await?;
         let blobs = resolve::distinct_blobs(&resolved)?;
         // A manifest may claim any sizes. What is not true of them is found when the blobs come.
         let size = blobs.iter().fold(resolved.manifest.size(), |sum, (_, size)| sum.saturating_add(*size));
@@ -252,7 +282,9 @@ impl Puller {
         let (config, layers) = blobs.split_first().ok_or(PullError::Interrupted)?;
         progress.announce(layers);
         let slots = Semaphore::new(CONCURRENT_BLOBS);
+        let turns = Turns::default();
         let fetch = |(digest, size): (Digest, u64), is_layer| Fetch {
+            turn: (self.to_annex && is_layer && size >= LARGE).then(|| turns.join()),
             puller: self,
             name: &key.name,
             lease: lease.clone(),

@@ -34,7 +34,7 @@ const WORTH_IT: u64 = 64 << 20;
 const WATCHED: Duration = Duration::from_millis(250);
 const WATCHED_BYTES: u64 = 256 << 10;
 /// Bytes a second beyond which one connection is enough.
-const FAST: f64 = 48.0 * 1024.0 * 1024.0;
+pub(crate) const FAST: f64 = 48.0 * 1024.0 * 1024.0;
 /// After how many parts they are judged, and by how much they must be faster than one connection was.
 const JUDGED_AFTER: u32 = 24;
 const GAIN: f64 = 1.2;

@@ -83,7 +83,8 @@ impl Progress {
         self.begun.store(true, Ordering::Relaxed);
     }
 
-    pub(crate) fn start(&self, total: u64) {
+    /// Says how many bytes there will be in all, none of which are there.
+    pub fn start(&self, total: u64) {
         self.total.store(total, Ordering::Relaxed);
         self.present.store(0, Ordering::Relaxed);
     }
@@ -106,7 +107,8 @@ impl Progress {
         }
     }
 
-    pub(crate) fn add(&self, bytes: u64) {
+    /// Says that more bytes have come.
+    pub fn add(&self, bytes: u64) {
         self.present.fetch_add(bytes, Ordering::Relaxed);
     }
 

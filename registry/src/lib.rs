@@ -84,7 +84,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use larder_oci::ImageName;
 
 pub use credentials::{
-    Anonymous, ConfigFile, Credential, Credentials, CredentialsError, DockerConfig, ExposeSecret,
+    Anonymous, ConfigFile, Credential, Credentials, CredentialsError, DockerConfig, ExposeSecret, FirstOf,
     SecretString, StoredIn,
 };
 pub use error::RegistryError;
@@ -150,6 +150,12 @@ impl Registry {
     #[must_use]
     pub fn with_credentials(&self, credentials: Arc<dyn Credentials>) -> Self {
         Self { hosts: self.hosts.clone(), auth: Arc::new(Authorizer::new(credentials)) }
+    }
+
+    /// Forgets what it has been let in with: the next request to each registry asks for a login anew. For who knows that
+    /// logins have changed; what a registry refuses is asked for anew by itself. Requests that are under way go on.
+    pub fn forget_logins(&self) {
+        self.auth.forget();
     }
 
     /// Passes over a mirror for half a minute: for who finds that a blob from it ([`BlobStream::host`]) is not what it

@@ -9,6 +9,9 @@ use larder_oci::{Digest, Document, ImageKey, manifest::MAX_MANIFEST_SIZE, spec::
 use larder_store::{Store, StoreError, StoredImage};
 use tokio::sync::watch;
 
+/// Configurations that tell that an image is to be run.
+pub(crate) const IMAGE_CONFIGS: [&str; 2] =
+    ["application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json"];
 /// The largest configuration that is read, in bytes.
 const MAX_CONFIG_SIZE: u64 = 8 << 20;
 
@@ -29,13 +32,19 @@ pub struct Image {
     pub layers: Vec<Descriptor>,
     /// The layers' digests when unpacked, as the configuration lists them. Empty for an artifact, which no runtime can unpack.
     pub diff_ids: Vec<Digest>,
+    /// Whether it counts as ready when it is pinned (the case unless something else is said), or when it is not. `None`:
+    /// either will do.
+    pub pin: Option<bool>,
+    /// Whether its name is one that Larder has given it beside its own: no registry knows it by that.
+    pub further: bool,
 }
 
 impl Image {
     /// Reads manifest and configuration of an image that the store names. Blocks.
     pub fn read(store: &Store, stored: &StoredImage) -> Result<Self, StoreError> {
         let index = stored.index.clone();
-        Self::read_manifest(store, stored.key.clone(), stored.manifest.clone(), index)
+        let image = Self::read_manifest(store, stored.key.clone(), stored.manifest.clone(), index)?;
+        Ok(Self { further: stored.further, ..image })
     }
 
     /// Reads manifest and configuration of an image that the store may not name yet. Blocks.
@@ -56,7 +65,9 @@ impl Image {
         let target = index.as_ref().map_or(Ok(digest.clone()), |index| Digest::try_from(index.digest()))?;
         let config = document.config().clone();
         let diff_ids = diff_ids(&store.read_blob(&Digest::try_from(config.digest())?, MAX_CONFIG_SIZE)?);
-        Ok(Self { key, target, index, manifest, config, layers: document.layers().clone(), diff_ids })
+        let layers = document.layers().clone();
+        let (pin, further) = (Some(true), false);
+        Ok(Self { key, target, index, manifest, config, layers, diff_ids, pin, further })
     }
 
     /// Whether a runtime can unpack it: it has as many unpacked digests as layers.
@@ -79,6 +90,20 @@ pub(crate) fn diff_ids(config: &[u8]) -> Vec<Digest> {
     let config: Result<Config, _> = serde_json::from_slice(config);
     let parsed = config.map(|config| config.rootfs.diff_ids.iter().map(|id| id.parse()).collect());
     parsed.unwrap_or(Ok(Vec::new())).unwrap_or_default()
+}
+
+/// When an image was made, if its configuration says so.
+pub(crate) fn created(config: &[u8]) -> Option<jiff::Timestamp> {
+    #[derive(serde::Deserialize)]
+    struct Config {
+        created: String,
+    }
+    serde_json::from_slice::<Config>(config).ok()?.created.parse().ok()
+}
+
+/// Whether a configuration is an image's, and not an artifact's.
+pub(crate) fn is_image(config: &Descriptor) -> bool {
+    IMAGE_CONFIGS.contains(&config.media_type().as_ref())
 }
 
 /// Which layers are in the store: the side that says so.

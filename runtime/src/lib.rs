@@ -12,7 +12,7 @@
 //! kubelet puts on containers.
 //!
 //! **Architecture Invariant:** an image that a container uses, running or stopped, is never taken from a runtime.
-//! [`Runtime::withdraw`] is the one way to take an image away, and it looks for itself.
+//! [`Runtime::withdraw`] takes the agent's own away, [`Runtime::remove`] those of others, and both look for themselves.
 
 #![forbid(unsafe_code)]
 
@@ -23,6 +23,7 @@ mod containerd;
 mod cri;
 mod error;
 mod image;
+mod listed;
 mod socket;
 #[cfg(test)]
 mod testing;
@@ -33,12 +34,13 @@ use std::{
     sync::Arc,
 };
 
-use larder_oci::{Digest, ImageKey};
-use larder_store::{Annex, Store};
+use larder_oci::{Digest, ImageKey, ImageName};
+use larder_store::{Annex, Store, StoreId};
 
 pub use choice::{Choice, ConnectOptions};
 pub use error::{Category, RuntimeError};
 pub use image::{Arrivals, Image, Layers};
+pub use listed::{Listed, Removal, leaving, spoken};
 pub use users::Containers;
 
 use connect::Found;
@@ -72,7 +74,7 @@ pub struct Description {
 /// How one image stands in the runtime.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum State {
-    /// It is there under its name, complete, unpacked, and pinned if that is possible and was asked for.
+    /// It is there under its name, complete, unpacked, and, where that is possible, pinned or not as was asked for.
     Ready,
     /// Its name stands for another image there: kubelet has pulled a tag that moved, or somebody tagged something.
     Moved {
@@ -97,13 +99,26 @@ pub struct Observation {
 /// On whose behalf an image is given to the runtime. Who delivers it last is its owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Owner {
-    /// The agent's: it is pinned, and withdrawn when nobody wants it any more.
-    Agent,
+    /// The agent's: it is withdrawn when nobody wants it any more.
+    Agent {
+        /// Whether kubelet's garbage collection leaves it alone. A pin of somebody else's stays in any case.
+        pin: bool,
+    },
     /// A person's, with `larder deliver`: the agent leaves it alone.
     Person {
         /// Whether kubelet's garbage collection leaves it alone too.
         pin: bool,
     },
+}
+
+impl Owner {
+    /// Whether the image is to be pinned.
+    #[must_use]
+    pub fn pins(self) -> bool {
+        match self {
+            Self::Agent { pin } | Self::Person { pin } => pin,
+        }
+    }
 }
 
 /// A container that was made from an image.
@@ -205,19 +220,20 @@ impl Runtime {
 
     /// How images stand: a few calls, whatever their number.
     ///
-    /// `images` are those to look for, as the agent wants them: pinned. `handed_over` are all blobs that the store relies on
-    /// the runtime to have; containerd keeps these from now on, and no others.
+    /// `images` are those to look for, as the agent wants them ([`Image::pin`]). `handed_over` are all blobs that the store relies on
+    /// the runtime to have; containerd keeps these for it from now on, and no others.
     pub async fn observe(
         &self,
+        store: &StoreId,
         images: &[Image],
         handed_over: &BTreeSet<Digest>,
     ) -> Result<Observation, RuntimeError> {
         match &*self.kind {
             Kind::None => {
-                let _ = (images, handed_over);
+                let _ = (store, images, handed_over);
                 Ok(Observation::default())
             }
-            Kind::Containerd(containerd) => containerd.observe(images, handed_over).await,
+            Kind::Containerd(containerd) => containerd.observe(store, images, handed_over).await,
             Kind::Cri(cri) => cri.observe(images).await,
         }
     }
@@ -271,6 +287,29 @@ impl Runtime {
             }
             Kind::Containerd(containerd) => containerd.release(key).await,
             Kind::Cri(_) => Ok(()),
+        }
+    }
+
+    /// All images that kubelet can use, whoever brought them, each once with all its names. A few calls; of each image that is
+    /// new, what it is has to be read.
+    pub async fn images(&self) -> Result<Vec<Listed>, RuntimeError> {
+        match &*self.kind {
+            Kind::None => Ok(Vec::new()),
+            Kind::Containerd(containerd) => containerd.images().await,
+            Kind::Cri(cri) => cri.images().await,
+        }
+    }
+
+    /// Takes names from an image that the agent does not look after, and the image itself with its last one. Never one that a
+    /// container uses or that others have pinned: that is looked at here, a moment before.
+    pub async fn remove(&self, id: &Digest, names: &BTreeSet<ImageName>) -> Result<Removal, RuntimeError> {
+        match &*self.kind {
+            Kind::None => {
+                let _ = (id, names);
+                Ok(Removal::Gone)
+            }
+            Kind::Containerd(containerd) => containerd.remove(id, names).await,
+            Kind::Cri(cri) => cri.remove(id, names).await,
         }
     }
 

@@ -28,5 +28,7 @@ pub(crate) fn image(name: &str, seed: u8) -> Image {
         config: descriptor("configuration", "application/vnd.oci.image.config.v1+json"),
         layers: vec![descriptor("layer 1", layer), descriptor("layer 2", layer)],
         diff_ids: vec![digest(seed), digest(seed.wrapping_add(1))],
+        pin: Some(true),
+        further: false,
     }
 }

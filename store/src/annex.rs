@@ -4,14 +4,16 @@ use std::{fmt, io};
 
 use larder_oci::{Digest, ImageKey};
 
+use crate::StoreId;
+
 /// A place that holds blobs for the store: a container runtime's content store.
 ///
 /// What it has, it has verified. It may lose blobs behind our back; whoever looks after the store finds out and says so
 /// ([`Store::lost`](crate::Store::lost)). Calls block.
 pub trait Annex: Send + Sync + fmt::Debug {
-    /// Whether the annex has this blob, and keeps it from now on, at least until the pull that asks is over. Where the
-    /// annex can't say, or gets blobs by itself, it answers as if it had it.
-    fn keep(&self, digest: &Digest, size: u64) -> io::Result<bool>;
+    /// Whether the annex has this blob, and keeps it from now on for the store, at least until the pull that asks is over.
+    /// Where the annex can't say, or gets blobs by itself, it answers as if it had it.
+    fn keep(&self, store: &StoreId, digest: &Digest, size: u64) -> io::Result<bool>;
 
     /// Opens a blob that was handed over. `NotFound` if it is not there any more.
     fn open(&self, digest: &Digest) -> io::Result<Box<dyn AnnexBlob>>;
@@ -20,6 +22,12 @@ pub trait Annex: Send + Sync + fmt::Debug {
     fn ingest(&self, image: &ImageKey, digest: &Digest, size: u64) -> io::Result<AnnexIngest> {
         let _ = (image, digest, size);
         Ok(AnnexIngest::Declined)
+    }
+
+    /// How many bytes of a layer an earlier [`Annex::ingest`] has left.
+    fn begun(&self, digest: &Digest) -> io::Result<u64> {
+        let _ = digest;
+        Ok(0)
     }
 }
 

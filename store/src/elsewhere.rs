@@ -91,6 +91,11 @@ impl Store {
         Ok(self.file_size(digest)? == Some(size) || self.adopt(lease, digest, size)?)
     }
 
+    /// The same for those who will read it from here: where the annex gives nothing back, what it has is fetched all the same.
+    pub fn find_readable_layer(&self, lease: &Lease, digest: &Digest, size: u64) -> Result<bool> {
+        Ok(self.find_layer(lease, digest, size)? && self.is_readable(digest, size)?)
+    }
+
     /// Asks the annex for a layer that is not here and about to be fetched from a registry. True: it has the layer and
     /// keeps it, there is nothing to fetch. The lease must protect the layer.
     ///
@@ -103,7 +108,7 @@ impl Store {
             return Ok(false);
         }
         let Some(annex) = &self.annex else { return Ok(marked.is_some()) };
-        match annex.keep(digest, size) {
+        match annex.keep(self.id()?, digest, size) {
             Ok(true) => self.write_marker(digest, size).map(|()| true),
             Ok(false) => {
                 self.lost(marked.map(|_| digest))?;

@@ -19,7 +19,7 @@ use crate::{
 /// Who looks after an image in the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Claim {
-    /// Nobody but the person who put it there with the command line: the agent never removes it.
+    /// Nobody but the person who put it there with the command line: the agent never removes it, unless a rule names it.
     #[default]
     None,
     /// The agent, which removes it once it is not wanted any more.
@@ -71,6 +71,9 @@ pub struct StoredImage {
     pub target: Digest,
     /// Who looks after the image.
     pub claim: Claim,
+    /// Whether its name is a further one that the agent has given it ([`Store::tag_for_agent`]): nobody has looked up what
+    /// a registry means by it.
+    pub further: bool,
 }
 
 impl StoredImage {
@@ -87,7 +90,16 @@ impl StoredImage {
         let platform =
             Platform::of(manifest).filter(|platform| platform.to_string().parse::<Platform>().is_ok());
         kept.set_platform(spec_platform(platform.as_ref().unwrap_or(&key.platform)));
-        Ok(Self { key, manifest: kept, manifest_digest, index: index.map(plain), target, claim })
+        let index = index.map(plain);
+        Ok(Self { key, manifest: kept, manifest_digest, index, target, claim, further: false })
+    }
+}
+
+impl StoredImage {
+    /// Whether the two names stand for the same image.
+    #[must_use]
+    pub fn is_same_as(&self, other: &Self) -> bool {
+        (&self.target, &self.manifest_digest) == (&other.target, &other.manifest_digest)
     }
 }
 

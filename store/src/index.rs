@@ -26,6 +26,8 @@ const INDEX_DIGEST: &str = "dev.larder.index.digest";
 const INDEX_SIZE: &str = "dev.larder.index.size";
 const INDEX_MEDIA_TYPE: &str = "dev.larder.index.mediaType";
 const CLAIM: &str = "dev.larder.claim";
+/// The agent has given the image this name beside its own.
+const FURTHER: &str = "dev.larder.further";
 
 /// The largest index that is read, in bytes: some ten thousand images.
 const MAX_SIZE: u64 = 64 << 20;
@@ -170,7 +172,8 @@ fn understand(descriptor: &Descriptor) -> Option<StoredImage> {
         }
     };
     let claim = annotations.get(CLAIM).map_or(Claim::None, |text| Claim::from_annotation(text));
-    StoredImage::new(key, descriptor, index.as_ref(), claim).ok()
+    let image = StoredImage::new(key, descriptor, index.as_ref(), claim).ok()?;
+    Some(StoredImage { further: annotations.contains_key(FURTHER), ..image })
 }
 
 /// The descriptor of an image, with `annotations` beside ours.
@@ -187,6 +190,11 @@ fn describe(image: &StoredImage, mut annotations: HashMap<String, String>) -> De
         Some(claim) => annotations.insert(CLAIM.to_owned(), claim.to_owned()),
         None => annotations.remove(CLAIM),
     };
+    if image.further {
+        annotations.insert(FURTHER.to_owned(), "true".to_owned());
+    } else {
+        annotations.remove(FURTHER);
+    }
     let mut descriptor = image.manifest.clone();
     descriptor.set_annotations(Some(annotations));
     descriptor

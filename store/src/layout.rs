@@ -113,6 +113,11 @@ impl Layout {
         self.private().join("lock")
     }
 
+    /// The store's ID.
+    pub(crate) fn id(&self) -> PathBuf {
+        self.private().join("id")
+    }
+
     /// Files being written that are to replace one of the layout's own.
     pub(crate) fn temporary(&self, name: &str) -> PathBuf {
         self.private().join(format!("{name}.new"))
@@ -161,7 +166,7 @@ impl Layout {
     /// Whether `create` has run to its end. A folder that this user may not look into was made by someone who may.
     fn is_whole(&self) -> bool {
         let there = |path: PathBuf| path.try_exists().unwrap_or(true);
-        there(self.version_file()) && there(self.blobs()) && there(self.markers())
+        [self.version_file(), self.blobs(), self.markers(), self.id()].into_iter().all(there)
     }
 
     fn create(&self) -> Result<()> {
@@ -178,6 +183,7 @@ impl Layout {
         for dir in [self.partials(), self.leases(), self.trash(), self.markers()] {
             make_dir(&dir, 0o700)?;
         }
+        self.make_id(&lock)?;
         sync_dir(&self.private())?;
         if new {
             self.replace(&lock, "oci-layout", VERSION_FILE.as_bytes())?;

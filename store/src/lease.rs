@@ -44,6 +44,8 @@ pub struct Lease {
 struct State {
     protected: BTreeSet<Digest>,
     keep: bool,
+    /// A dead owner left it.
+    adopted: bool,
 }
 
 /// A lease that nobody else has: its file is locked.
@@ -69,7 +71,7 @@ impl Store {
             remove_file(&other.path)?;
         }
         let Locked { path, file, protected } = adopted;
-        let state = Mutex::new(State { protected, keep: true });
+        let state = Mutex::new(State { protected, keep: true, adopted: true });
         let lease = Lease { store: self.clone(), key: key.clone(), path, file, state };
         lease.touch();
         Ok(lease)
@@ -114,7 +116,7 @@ impl Store {
             let ours = try_lock(&file).and_then(|ours| Ok(ours && same_file(&file, &path)?));
             if ours.map_err(StoreError::io("lock", &path))? {
                 (&file).write_all(format!("{key}\n").as_bytes()).map_err(StoreError::io("write", &path))?;
-                let state = Mutex::new(State { protected: BTreeSet::new(), keep });
+                let state = Mutex::new(State { protected: BTreeSet::new(), keep, adopted: false });
                 return Ok(Lease { store: self.clone(), key: key.clone(), path, file, state });
             }
         }
@@ -157,6 +159,13 @@ impl Lease {
     /// Gives up: what only this lease protects goes with the next collection.
     pub fn release(self) {
         self.served();
+    }
+
+    /// Leaves things as they were before it was taken: what an earlier try has left is still kept, and a lease that is new
+    /// goes with its owner.
+    pub fn undo(&self) {
+        let mut state = self.state();
+        state.keep = state.adopted;
     }
 
     /// The store that it is a lease of.

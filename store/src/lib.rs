@@ -8,6 +8,7 @@
 //! index.json                     one descriptor an image, that is, a name and a platform
 //! blobs/<algorithm>/<hex>
 //! .larder/lock                   the store's lock
+//! .larder/id                     the store's ID
 //! .larder/leases/                what running pulls need
 //! .larder/partial/               blobs in the making
 //! .larder/elsewhere/<alg>/<hex>  in the place of a blob that was handed over: its size
@@ -73,6 +74,7 @@ mod blob;
 mod collect;
 mod elsewhere;
 mod error;
+mod id;
 mod image;
 mod index;
 mod inventory;
@@ -80,20 +82,26 @@ mod layout;
 mod lease;
 mod lock;
 mod naming;
+mod presence;
 mod read;
 mod spool;
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::Path,
+    sync::{Arc, OnceLock},
+};
 
 pub use annex::{Annex, AnnexBlob, AnnexIngest, AnnexWriter};
 pub use blob::{BlobWriter, Ingest};
 pub use collect::{CollectOptions, Collected};
 pub use error::{Category, StoreError};
+pub use id::StoreId;
 pub use image::{Claim, NewImage, StoredImage};
 pub use inventory::Inventory;
 pub use larder_oci::ImageKey;
 pub use lease::Lease;
 pub use naming::Untagged;
+pub use presence::Presence;
 pub use read::{Blob, BlobState};
 pub use spool::SpoolWriter;
 
@@ -105,13 +113,15 @@ use layout::Layout;
 pub struct Store {
     layout: Arc<Layout>,
     annex: Option<Arc<dyn Annex>>,
+    /// Once it has been read.
+    id: Arc<OnceLock<StoreId>>,
 }
 
 impl Store {
     /// Opens the store in the folder `root`, and makes one if the folder is empty or missing. Refuses a folder that
     /// holds something else. A layout made by other tools is taken as it is.
     pub fn open(root: &Path) -> Result<Self> {
-        Ok(Self { layout: Arc::new(Layout::open(root)?), annex: None })
+        Ok(Self { layout: Arc::new(Layout::open(root)?), annex: None, id: Arc::default() })
     }
 
     /// The same store, with a way to the blobs that were handed over.

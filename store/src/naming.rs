@@ -54,7 +54,7 @@ impl Store {
             let source =
                 find(&index, key).ok_or_else(|| StoreError::NoImage { key: Box::new(key.clone()) })?;
             let key = ImageKey { name: name.clone(), platform: source.key.platform.clone() };
-            named.push(StoredImage { key, claim: Claim::None, ..source.clone() });
+            named.push(StoredImage { key, claim: Claim::None, further: false, ..source.clone() });
         }
         let (mut untagged, mut changed) = (Vec::new(), false);
         for image in named.iter().cloned() {
@@ -77,6 +77,32 @@ impl Store {
             index.write(&self.layout, &lock)?;
         }
         Ok(untagged)
+    }
+
+    /// Gives images further names on behalf of the agent, all at once: each pair is a name and the image that it is to stand
+    /// for. Returns the names that stand for another image than before.
+    ///
+    /// What a name stood for until now has lost it. Passed over are names that a person has given to something else, and
+    /// those whose image is not there.
+    pub fn tag_for_agent(&self, names: &[(ImageKey, ImageKey)]) -> Result<Vec<ImageKey>> {
+        let lock = ExclusiveLock::take(&self.layout)?;
+        let mut index = Index::read(&self.layout)?;
+        let mut changed = Vec::new();
+        for (name, of) in names {
+            let Some(source) = find(&index, of).cloned() else { continue };
+            let stays = |old: &StoredImage| old.claim == Claim::None || old.is_same_as(&source);
+            if find(&index, name).is_some_and(stays) {
+                continue;
+            }
+            let image = StoredImage { key: name.clone(), claim: Claim::Delete, further: true, ..source };
+            if index.put(image)? {
+                changed.push(name.clone());
+            }
+        }
+        if !changed.is_empty() {
+            index.write(&self.layout, &lock)?;
+        }
+        Ok(changed)
     }
 
     /// Takes several names away, all at once; those that are not there are passed over. Returns those that were.
@@ -117,7 +143,7 @@ fn give_name(index: &mut Index, mut image: StoredImage) -> Result<(bool, Option<
     if let Some(old) = &old
         && old.claim != Claim::None
     {
-        image.claim = old.claim;
+        (image.claim, image.further) = (old.claim, old.further);
     }
     let digest = image.manifest_digest.clone();
     let changed = index.put(image)?;

@@ -72,6 +72,44 @@ fn the_agents_claim_on_a_name_outlives_what_people_do() {
 }
 
 #[test]
+fn the_agents_further_names_move_and_a_persons_stay() {
+    let Folder { dir: _dir, store } = &folder();
+    let put = |image: &Image| {
+        let lease = store.lease(&image.key).unwrap();
+        image.fetch(store, &lease);
+        lease.commit(image.new_image(Claim::Delete)).unwrap();
+    };
+    put(&image("app", &[b"old"]));
+    put_by_hand(store, &image("mine", &[b"mine"]));
+    let names_of_app = [(key("copy"), key("app")), (key("mine"), key("app")), (key("lost"), key("nowhere"))];
+    assert_eq!(store.tag_for_agent(&names_of_app).unwrap(), [key("copy")]);
+    assert_eq!(store.tag_for_agent(&names_of_app).unwrap(), []);
+    let copy = stored(store, "copy");
+    assert!(copy.is_same_as(&stored(store, "app")) && copy.further && copy.claim == Claim::Delete);
+    assert!(!stored(store, "app").further && !stored(store, "mine").is_same_as(&copy));
+
+    // It is written down, and stays so whoever looks after it and whatever a person gives the name to.
+    store.set_claim(&[key("copy")], Claim::Retain).unwrap();
+    store.tag(&[key("mine")], &key("copy").name).unwrap();
+    let taken = stored(&Store::open(store.root()).unwrap(), "copy");
+    assert!(taken.further && taken.claim == Claim::Retain && taken.is_same_as(&stored(store, "mine")));
+    store.tag(&[key("copy")], &key("persons").name).unwrap();
+    assert!(!stored(store, "persons").further, "a copy that a person makes is the person's");
+
+    // Its image has moved: nothing keeps the old one.
+    put(&image("app", &[b"new"]));
+    assert_eq!(store.tag_for_agent(&names_of_app).unwrap(), [key("copy")]);
+    let copy = stored(store, "copy");
+    assert!(copy.is_same_as(&stored(store, "app")) && copy.claim == Claim::Delete);
+    let collected = store.collect(&larder_store::CollectOptions::default()).unwrap().blobs;
+    assert!(image("app", &[b"old"]).digests().iter().any(|digest| collected.contains(digest)));
+
+    // Once it has been fetched by its own name, that is what it is.
+    put(&image("copy", &[b"own"]));
+    assert!(!stored(store, "copy").further);
+}
+
+#[test]
 fn a_tag_moves_for_all_platforms_at_once() {
     let Folder { dir: _dir, store } = &folder();
     let arm = |name: &str, layer: &[u8]| {

@@ -11,7 +11,7 @@ use std::{
 };
 
 use larder_oci::{
-    Digest, Hasher, ImageName, Platform,
+    Digest, Hasher, ImageName,
     digest::Algorithm,
     manifest::{MAX_MANIFEST_SIZE, OCI_MANIFEST},
     spec::Descriptor,
@@ -19,7 +19,7 @@ use larder_oci::{
 use larder_store::{Lease, Store};
 use serde::{Deserialize, Serialize};
 
-use super::{Stop, image::Candidate, receive::Received};
+use super::{LoadOptions, Stop, image::Candidate, receive::Received};
 use crate::{
     ArchiveError, Result,
     compression::{Packed, is_bomb, take_start},
@@ -85,12 +85,13 @@ pub(super) fn images(
     lease: &Lease,
     manifest: &[u8],
     received: &Received,
-    wanted: Option<&Platform>,
+    options: &LoadOptions,
     stop: Stop<'_>,
 ) -> Result<Vec<Candidate>> {
+    let wanted = options.platform();
     let maker = Maker { store, lease, received, stop };
     let (mut images, mut passed) = (Vec::new(), Vec::new());
-    for item in items(manifest)? {
+    for item in options.narrow(items(manifest)?, |item| names(item).unwrap_or_default()) {
         let made = maker.make(&item)?;
         let image = Candidate::new(store, lease, made, None, None, None)?;
         if wanted.is_some_and(|wanted| !wanted.runs(&image.platform)) {

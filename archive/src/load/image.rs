@@ -58,6 +58,12 @@ impl Candidate {
         Ok(Self { name, platform, manifest, index, id, target, digests })
     }
 
+    /// The same image, without the index that its name stands for where it comes from.
+    pub(super) fn without_index(&self) -> Option<Self> {
+        let target = Digest::try_from(self.manifest.digest()).ok()?;
+        Some(Self { index: None, target, ..self.clone() })
+    }
+
     /// The same image under another name.
     pub(super) fn named(&self, name: ImageName) -> Self {
         Self { name: Some(name), ..self.clone() }

@@ -10,7 +10,10 @@ use larder_oci::{
 use larder_store::{Lease, Store};
 use serde::Deserialize;
 
-use super::image::{Candidate, read_document, usable};
+use super::{
+    LoadOptions,
+    image::{Candidate, read_document, usable},
+};
 use crate::{
     ArchiveError, Result,
     annotations::{CONTAINERD_NAME, INDEX_DIGEST, INDEX_MEDIA_TYPE, INDEX_SIZE, PLATFORM, REF_NAME},
@@ -48,10 +51,12 @@ pub(super) fn images(
     store: &Store,
     lease: &Lease,
     index: &[u8],
-    wanted: Option<&Platform>,
+    options: &LoadOptions,
 ) -> Result<Vec<Candidate>> {
+    let wanted = options.platform();
     let mut walk = Walk { store, lease, wanted, found: Vec::new(), passed: BTreeSet::new(), documents: 0 };
-    for descriptor in descriptors(index)? {
+    let listed = options.narrow(descriptors(index)?, |descriptor| name(descriptor).into_iter().collect());
+    for descriptor in listed {
         let name = name(&descriptor);
         if is_manifest(&descriptor) {
             let index = walk.original_index(&descriptor)?;

@@ -11,6 +11,7 @@ use std::{
     cell::Cell,
     collections::BTreeMap,
     io::{self, BufReader, BufWriter, Read, Write},
+    num::NonZeroUsize,
     str::FromStr,
 };
 
@@ -60,6 +61,9 @@ pub struct SaveOptions {
     pub form: Form,
     /// How it is compressed.
     pub compression: Compression,
+    /// The most threads that compress: as many as there are cores, and 16 at most, where nothing is said. Each takes a few MiB.
+    /// The bytes are the same.
+    pub threads: Option<NonZeroUsize>,
 }
 
 /// An image to save.
@@ -92,7 +96,8 @@ pub fn save(
 ) -> Result<Saved> {
     let contents = Contents::gather(store, images, options.form)?;
     let counting = Counting { inner: output, count: 0 };
-    let compressor = Compressor::new(counting, options.compression).map_err(ArchiveError::Write)?;
+    let compressor =
+        Compressor::new(counting, options.compression, options.threads).map_err(ArchiveError::Write)?;
     let mut tar = tar::Builder::new(BufWriter::with_capacity(BUFFER, compressor));
     for folder in &contents.folders {
         append(&mut tar, folder, EntryType::Directory, 0, io::empty()).map_err(ArchiveError::Write)?;

@@ -64,6 +64,11 @@ impl Authorizer {
         Self { credentials, slots: Mutex::default() }
     }
 
+    /// Forgets all that is remembered.
+    pub fn forget(&self) {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     fn slot(&self, at: &Endpoint, scope: &Scope) -> SharedSlot {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         if slots.len() >= MAX_SLOTS {

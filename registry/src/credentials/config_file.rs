@@ -98,15 +98,42 @@ impl ConfigFile {
         host: &str,
         repository: &str,
     ) -> Result<Option<Credential>, CredentialsError> {
+        Ok(self.most_specific(host, repository)?.map(|(_, credential)| credential))
+    }
+
+    /// The same, and how many parts of the repository's path its key has: for who chooses among several files.
+    ///
+    /// # Errors
+    /// [`CredentialsError::Malformed`] when there is one, and it can't be read.
+    pub fn most_specific(
+        &self,
+        host: &str,
+        repository: &str,
+    ) -> Result<Option<(usize, Credential)>, CredentialsError> {
         let Some(auths) = self.auths() else { return Ok(None) };
         let mut path = format!("{host}/{repository}");
         while path.len() > host.len() {
             if let Some(entry) = auths.get(&path) {
-                return self.credential(&path, entry);
+                let parts = path[host.len()..].matches('/').count();
+                return Ok(self.credential(&path, entry)?.map(|credential| (parts, credential)));
             }
             path.truncate(path.rfind('/').unwrap_or_default());
         }
-        self.find(host)
+        Ok(self.find(host)?.map(|credential| (0, credential)))
+    }
+
+    /// Whether every login that the file holds can be read, and there is one.
+    ///
+    /// # Errors
+    /// [`CredentialsError::Malformed`], which names the first that can't.
+    pub fn check(&self) -> Result<(), CredentialsError> {
+        let mut logins = 0;
+        for (key, entry) in self.auths().into_iter().flatten() {
+            logins += usize::from(self.credential(key, entry)?.is_some());
+        }
+        // As docker writes it where a credential helper keeps the logins.
+        let why = "there is no login in it: no entry of auths has auth, or username and password";
+        if logins == 0 { Err(self.malformed(why.to_owned())) } else { Ok(()) }
     }
 
     /// Keeps a login in the file, in place of the one that was there.

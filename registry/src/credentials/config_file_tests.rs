@@ -122,6 +122,43 @@ fn errors_name_the_place_and_no_secret() {
     assert_eq!(format!("{:?}", password("u", "hunter2")).find("hunter2"), None);
 }
 
+#[test]
+fn the_longest_key_says_how_long_it_is() {
+    let config = file(&json!({"auths": {
+        "a.corp": {"username": "all", "password": "p"},
+        "a.corp/team": {"username": "team", "password": "p"},
+        "a.corp/team/deep": {"username": "deep", "password": "p"},
+    }}));
+    for (repository, parts, expected) in [
+        ("app", 0, "all:p"),
+        ("teamwork/app", 0, "all:p"),
+        ("team/app", 1, "team:p"),
+        ("team/deep/app", 2, "deep:p"),
+    ] {
+        let (found, credential) = config.most_specific("a.corp", repository).unwrap().unwrap();
+        assert_eq!((found, plain(Some(credential))), (parts, expected.to_owned()), "{repository}");
+    }
+    assert!(config.most_specific("b.corp", "team/app").unwrap().is_none());
+}
+
+#[test]
+fn a_file_that_can_be_used_has_a_login_and_none_that_cannot_be_read() {
+    let login = json!({"username": "u", "password": "p"});
+    file(&json!({"auths": {"a.corp": login, "b.corp": {}}})).check().unwrap();
+    for (auths, why) in [
+        (json!({}), "there is no login in it"),
+        (json!([]), "there is no login in it"),
+        (json!({"a.corp": {}}), "there is no login in it"),
+        (
+            json!({"a.corp": login, "b.corp": {"auth": "hunter2"}}),
+            "b.corp: auth is not user:password in base64",
+        ),
+    ] {
+        let error = file(&json!({"auths": auths})).check().unwrap_err().to_string();
+        assert!(error.contains(why) && !error.contains("hunter2"), "{error}");
+    }
+}
+
 proptest! {
     #[test]
     fn what_is_written_is_read_back(

@@ -6,6 +6,7 @@
 
 mod config_file;
 mod docker;
+mod first_of;
 mod helper;
 
 use std::{fmt, path::PathBuf};
@@ -15,6 +16,7 @@ pub use secrecy::{ExposeSecret, SecretString};
 
 pub use config_file::ConfigFile;
 pub use docker::{DockerConfig, StoredIn};
+pub use first_of::FirstOf;
 
 /// A login.
 #[derive(Debug, Clone)]
@@ -98,6 +100,14 @@ pub enum CredentialsError {
         path: PathBuf,
         /// What is wrong with it.
         why: String,
+    },
+    /// What holds the logins is not there, or cannot be used.
+    #[error("{why}")]
+    Unavailable {
+        /// What is wrong, and what to do about it.
+        why: String,
+        /// Whether it may well be there a moment later, without anybody's doing.
+        is_passing: bool,
     },
     /// There is no place for it: neither `DOCKER_CONFIG` nor `HOME` is set.
     #[error("no place for docker's config.json: set DOCKER_CONFIG or HOME")]

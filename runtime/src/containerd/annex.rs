@@ -4,7 +4,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 
 use bytes::{Buf, Bytes};
 use larder_oci::{Digest, ImageKey};
-use larder_store::{Annex, AnnexBlob, AnnexIngest};
+use larder_store::{Annex, AnnexBlob, AnnexIngest, StoreId};
 use tokio::runtime::Handle;
 
 use super::{
@@ -37,12 +37,12 @@ impl ContentStore {
 }
 
 impl Annex for ContentStore {
-    fn keep(&self, digest: &Digest, size: u64) -> io::Result<bool> {
+    fn keep(&self, store: &StoreId, digest: &Digest, size: u64) -> io::Result<bool> {
         self.runtime()?.block_on(async {
             if self.client.blob(digest).await.map_err(failed)?.is_none() {
                 return Ok(false);
             }
-            self.client.lease_blob_for_now(digest).await.map_err(failed)?;
+            self.client.lease_blob_for_now(store, digest).await.map_err(failed)?;
             // Only from now on it can't go any more.
             let found = self.client.blob(digest).await.map_err(failed)?;
             Ok(found.is_some_and(|found| u64::try_from(found.size).ok() == Some(size)))
@@ -68,8 +68,13 @@ impl Annex for ContentStore {
         let labels = source(image).into_iter().collect();
         let blob = super::content::Blob { digest: digest.clone(), size, labels };
         // The delivery that goes on beside the pull has the same lease.
-        let lease = runtime.block_on(self.client.lease_image(image, Owner::Agent)).map_err(failed)?;
+        let lease =
+            runtime.block_on(self.client.lease_image(image, Owner::Agent { pin: true })).map_err(failed)?;
         ingest::begin(&self.client, &runtime, blob, lease).map_err(failed)
+    }
+
+    fn begun(&self, digest: &Digest) -> io::Result<u64> {
+        self.runtime()?.block_on(self.client.begun(digest)).map_err(failed)
     }
 }
 

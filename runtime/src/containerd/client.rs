@@ -24,7 +24,12 @@ const NAMESPACE: &str = "k8s.io";
 
 /// How long a call may take that moves or syncs a layer's worth of data. A bound for what would otherwise hang for ever, not
 /// an estimate.
-pub(super) const WORK_TIMEOUT: Duration = Duration::from_secs(60 * 60);
+const WORK_TIMEOUT: Duration = Duration::from_secs(60 * 60);
+/// How often it is seen meanwhile whether containerd still answers, and how long that may take it.
+///
+/// Not with HTTP/2's own pings: containerd's server takes offence at more than one in five minutes, and ends the connection
+/// (<https://github.com/grpc/grpc/blob/master/doc/keepalive.md>).
+const ALIVE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(20));
 
 /// A connection to containerd. Clones share it.
 #[derive(Debug, Clone)]
@@ -86,6 +91,26 @@ impl Client {
         match timed(CALL_TIMEOUT, call).await {
             Ok(response) => Ok(Answer::Done(response.into_inner())),
             Err(status) => self.planned(what, &status),
+        }
+    }
+
+    /// Waits for something that may take long, for as long as containerd answers other questions. One that is frozen, or whose
+    /// disk hangs, answers none, and its connection stays as it is.
+    pub(super) async fn work<T>(&self, call: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+        tokio::select! {
+            answer = timed(WORK_TIMEOUT, call) => answer,
+            status = self.silence() => Err(status),
+        }
+    }
+
+    /// Ends when containerd answers no more.
+    async fn silence(&self) -> Status {
+        let mut client = self.version();
+        loop {
+            tokio::time::sleep(ALIVE.0).await;
+            if let Err(status) = timed(ALIVE.1, client.version(())).await {
+                return status;
+            }
         }
     }
 

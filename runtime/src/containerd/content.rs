@@ -10,15 +10,18 @@ use bytes::{Bytes, BytesMut};
 use larder_oci::{Digest, spec::Descriptor};
 use larder_store::{Store, StoreError};
 use prost_types::FieldMask;
-use tokio::sync::mpsc;
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc, watch},
+};
 use tonic::{Code, Status, Streaming};
 
-use super::client::{Answer, Client, WORK_TIMEOUT, leased, request, timed};
+use super::client::{Answer, Client, leased, request, timed};
 use crate::{
     RuntimeError,
     api::content::{
-        AbortRequest, Info, InfoRequest, ReadContentRequest, UpdateRequest, WriteAction, WriteContentRequest,
-        WriteContentResponse,
+        AbortRequest, Info, InfoRequest, ReadContentRequest, StatusRequest, UpdateRequest, WriteAction,
+        WriteContentRequest, WriteContentResponse,
     },
     socket::CALL_TIMEOUT,
 };
@@ -50,6 +53,26 @@ pub(super) struct Begun {
     pub(super) answers: Streaming<WriteContentResponse>,
     /// How many bytes of it are there.
     pub(super) offset: u64,
+}
+
+/// Messages that a thread sends which may block. It stops when the call is over, also one that takes no more messages.
+pub(super) struct Outgoing {
+    pub(super) messages: mpsc::Sender<WriteContentRequest>,
+    /// Whoever waits for the call's end has the other side, and drops it then.
+    pub(super) over: watch::Receiver<()>,
+    pub(super) runtime: Handle,
+}
+
+impl Outgoing {
+    /// Blocks. False: the call is over.
+    pub(super) fn send(&mut self, message: WriteContentRequest) -> bool {
+        self.runtime.block_on(async {
+            tokio::select! {
+                sent = self.messages.send(message) => sent.is_ok(),
+                _ = self.over.changed() => false,
+            }
+        })
+    }
 }
 
 /// How an attempt at writing ended.
@@ -163,6 +186,19 @@ impl Client {
         .await
     }
 
+    /// How many bytes there are of a blob that somebody began to write for us.
+    pub(super) async fn begun(&self, digest: &Digest) -> Result<u64, RuntimeError> {
+        let message = StatusRequest { r#ref: reference(digest) };
+        let what = format!("look up what there is of blob {digest}");
+        match self.attempt(&what, self.content().status(request(message))).await? {
+            Answer::Done(answer) => {
+                let offset = answer.status.map_or(0, |status| status.offset);
+                Ok(u64::try_from(offset).unwrap_or_default())
+            }
+            Answer::NotFound | Answer::AlreadyExists => Ok(0),
+        }
+    }
+
     /// Drops what there is of a blob that is not complete.
     pub(super) async fn abort_write(&self, digest: &Digest) -> Result<(), RuntimeError> {
         let message = AbortRequest { r#ref: reference(digest) };
@@ -178,12 +214,14 @@ impl Client {
             Err(status) => return self.not_written(&what, &status, false),
         };
         let resumed = offset > 0;
+        let (running, over) = watch::channel(());
+        let mut outgoing = Outgoing { messages, over, runtime: Handle::current() };
         let reader = tokio::task::spawn_blocking({
             let (store, blob) = (store.clone(), blob.clone());
-            move || send(&store, &blob, offset, &messages)
+            move || send(&store, &blob, offset, &mut outgoing)
         });
         let outcome = loop {
-            match timed(WORK_TIMEOUT, answers.message()).await {
+            match self.work(answers.message()).await {
                 Ok(Some(answer)) if answer.action() == WriteAction::Commit => break Ok(Written::There),
                 Ok(Some(_)) => {}
                 Ok(None) => break Err(Status::unavailable("the connection ended")),
@@ -191,7 +229,7 @@ impl Client {
             }
         };
         // An answer that ended early is the reader's fault if it has one.
-        drop(answers);
+        drop((answers, running));
         reader.await.map_err(|error| unreadable(store, blob)(io::Error::other(error)))??;
         outcome.or_else(|status| self.not_written(&what, &status, resumed))
     }
@@ -267,12 +305,7 @@ fn unreadable(store: &Store, blob: &Blob) -> impl Fn(io::Error) -> StoreError {
 }
 
 /// Sends the blob from `offset` on, and the commit. Blocks. Ends early, without an error, when nobody listens any more.
-fn send(
-    store: &Store,
-    blob: &Blob,
-    offset: u64,
-    messages: &mpsc::Sender<WriteContentRequest>,
-) -> Result<(), StoreError> {
+fn send(store: &Store, blob: &Blob, offset: u64, outgoing: &mut Outgoing) -> Result<(), StoreError> {
     let failed = unreadable(store, blob);
     let mut file = store.open_blob(&blob.digest)?;
     // More than the blob has is no beginning of it.
@@ -293,13 +326,13 @@ fn send(
         let mut write = message(blob, WriteAction::Write, offset);
         write.expected.clear();
         write.data = chunk.into();
-        if messages.blocking_send(write).is_err() {
+        if !outgoing.send(write) {
             return Ok(());
         }
         offset += length;
     }
     let mut commit = message(blob, WriteAction::Commit, offset);
     commit.labels.clone_from(&blob.labels);
-    messages.blocking_send(commit).ok();
+    outgoing.send(commit);
     Ok(())
 }

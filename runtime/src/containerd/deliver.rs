@@ -20,15 +20,13 @@ use crate::{
         cri::{ImageSpec, ImageStatusRequest},
         leases::Resource,
     },
+    image::IMAGE_CONFIGS,
 };
 
 /// Layers that are written at the same time: one while the other's last bytes are being synced.
 const WRITERS: usize = 2;
 /// How long the CRI plugin may take to notice an image, and how often it is asked.
 const NOTICED: (Duration, Duration) = (Duration::from_secs(30), Duration::from_millis(20));
-/// Configurations that tell that an image is to be run.
-const IMAGE_CONFIGS: [&str; 2] =
-    ["application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json"];
 
 impl Containerd {
     /// Gives an image to containerd: see [`crate::Runtime::deliver`].
@@ -81,7 +79,7 @@ impl Containerd {
         let tasks = FuturesUnordered::new();
         for layer in &image.layers {
             let mut blob = Blob::new(layer)?;
-            blob.labels.extend(source(&image.key));
+            blob.labels.extend(source_of(image));
             if seen.insert(blob.digest.clone()) {
                 tasks.push(self.take_layer(store, blob, layers, lease, &there, &writers));
             }
@@ -116,12 +114,11 @@ impl Containerd {
     }
 
     async fn hand_over(&self, store: &Store, digest: Digest) -> Result<(), RuntimeError> {
-        self.client.lease_blob(&digest).await?;
+        let known = store.clone();
+        let id = blocking(move || known.id().cloned()).await?;
+        self.client.lease_blob(&id, &digest).await?;
         let store = store.clone();
-        let done = tokio::task::spawn_blocking(move || store.hand_over([&digest]));
-        done.await
-            .map_err(|error| RuntimeError::Unsupported(format!("handing a layer over failed: {error}")))??;
-        Ok(())
+        blocking(move || store.hand_over([&digest])).await.map(drop)
     }
 
     /// The configuration keeps the unpacked layers, and the names keep the configuration: that is how containerd's collector
@@ -142,7 +139,6 @@ impl Containerd {
         let name = records::by_tag(&image.key)
             .unwrap_or_else(|| image.key.name.untagged(&image.target).as_str().to_owned());
         let what = format!("show image {name} to kubelet");
-        let pinned = !matches!(owner, Owner::Person { pin: false });
         let seen = async {
             loop {
                 let spec = ImageSpec { image: name.clone(), ..ImageSpec::default() };
@@ -155,7 +151,7 @@ impl Containerd {
                     Err(error) => return Err(error),
                 };
                 let same = |id: &str| id == image.config.digest().to_string();
-                if found.is_some_and(|found| same(&found.id) && (found.pinned || !pinned)) {
+                if found.is_some_and(|found| same(&found.id) && (found.pinned || !owner.pins())) {
                     return Ok(());
                 }
                 tokio::time::sleep(NOTICED.1).await;
@@ -166,6 +162,14 @@ impl Containerd {
             Err(RuntimeError::Refused { what, cause })
         })
     }
+}
+
+/// Runs the store's work off the async threads.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, RuntimeError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    Ok(done.map_err(|error| RuntimeError::Unsupported(format!("handing a layer over failed: {error}")))??)
 }
 
 /// What an image's lease is to keep.
@@ -213,20 +217,25 @@ fn documents(image: &Image) -> Result<Vec<Blob>, RuntimeError> {
         (format!("containerd.io/gc.ref.content.{to}"), descriptor.digest().to_string())
     };
     let mut config = Blob::new(&image.config)?;
-    config.labels.extend(source(&image.key));
+    config.labels.extend(source_of(image));
     let mut manifest = Blob::new(&image.manifest)?;
-    manifest.labels.extend(source(&image.key));
+    manifest.labels.extend(source_of(image));
     manifest.labels.extend([reference("config", &image.config)]);
     let layers = image.layers.iter().enumerate();
     manifest.labels.extend(layers.map(|(number, layer)| reference(&format!("l.{number}"), layer)));
     let mut documents = vec![config, manifest];
     if let Some(index) = &image.index {
         let mut index = Blob::new(index)?;
-        index.labels.extend(source(&image.key));
+        index.labels.extend(source_of(image));
         index.labels.extend([reference("m.0", &image.manifest)]);
         documents.push(index);
     }
     Ok(documents)
+}
+
+/// The label that tells where an image's blobs can be had. No registry has them under a further name.
+fn source_of(image: &Image) -> Option<(String, String)> {
+    if image.further { None } else { source(&image.key) }
 }
 
 /// The label that tells where a blob can be had, so that a push to the same registry need not send it.

@@ -1,23 +1,29 @@
 //! Layers that go into containerd's content store as they come from a registry.
 
-use std::{fmt, io, mem, time::Duration};
+use std::{collections::VecDeque, fmt, io, mem, time::Duration};
 
+use bytes::{Bytes, BytesMut};
 use larder_oci::Digest;
 use larder_store::{AnnexIngest, AnnexWriter};
-use tokio::{runtime::Handle, sync::mpsc, task::JoinHandle};
+use tokio::{runtime::Handle, sync::watch, task::JoinHandle};
 use tonic::{Code, Status};
 
 use super::{
-    client::{Client, WORK_TIMEOUT, timed},
-    content::{Begun, Blob, is_busy, message},
+    client::Client,
+    content::{Begun, Blob, Outgoing, is_busy, message},
 };
 use crate::{
     RuntimeError,
     api::content::{WriteAction, WriteContentRequest},
 };
 
-/// Bytes sent in one message. So many may be lost with a kill, of each layer that is under way.
-const CHUNK: usize = 64 << 10;
+/// The fewest and the most bytes that are sent in one message.
+const CHUNK: (u64, u64) = (64 << 10, 512 << 10);
+/// Which part of a layer a message is, between these. A few messages of each layer that is under way are lost with a kill, so
+/// they are to be small; but what a message costs containerd does not depend much on its length.
+const PART: u64 = 128;
+/// So many messages that were sent may still be on their way.
+const BUFFERS: usize = 4;
 /// How often, and how long apart, a blob is begun anew until containerd has let go of the former attempt.
 const RESTARTS: (u32, Duration) = (100, Duration::from_millis(50));
 
@@ -29,13 +35,17 @@ struct Writer {
     lease: String,
     /// Those in `buffer` included.
     offset: u64,
-    buffer: Vec<u8>,
+    buffer: BytesMut,
+    /// What was sent last, the oldest first: memory to be used again.
+    sent: VecDeque<Bytes>,
+    /// The length at which `buffer` is sent.
+    chunk: usize,
     call: Option<Call>,
 }
 
 /// One call, which takes the bytes.
 struct Call {
-    messages: mpsc::Sender<WriteContentRequest>,
+    outgoing: Outgoing,
     /// Whether the blob was committed.
     ended: JoinHandle<Result<bool, Status>>,
 }
@@ -47,13 +57,16 @@ pub(super) fn begin(
     blob: Blob,
     lease: String,
 ) -> Result<AnnexIngest, RuntimeError> {
+    let chunk = chunk(blob.size);
     let mut writer = Writer {
         client: client.clone(),
         runtime: runtime.clone(),
         blob,
         lease,
         offset: 0,
-        buffer: Vec::new(),
+        buffer: BytesMut::new(),
+        sent: VecDeque::new(),
+        chunk,
         call: None,
     };
     match runtime.block_on(writer.client.begin_write(&writer.blob, &writer.lease)) {
@@ -71,19 +84,29 @@ pub(super) fn begin(
     }
 }
 
+/// How many bytes of a layer of this size are sent in one message.
+fn chunk(size: u64) -> usize {
+    let chunk = (size / PART).clamp(CHUNK.0, CHUNK.1);
+    usize::try_from(chunk).unwrap_or(64 << 10)
+}
+
 impl Writer {
     fn take_up(&mut self, begun: Begun) {
         let Begun { messages, mut answers, offset } = begun;
+        let (running, over) = watch::channel(());
+        let client = self.client.clone();
         let ended = self.runtime.spawn(async move {
+            let _running = running;
             loop {
-                match timed(WORK_TIMEOUT, answers.message()).await? {
+                match client.work(answers.message()).await? {
                     Some(answer) if answer.action() == WriteAction::Commit => return Ok(true),
                     Some(_) => {}
                     None => return Ok(false),
                 }
             }
         });
-        self.call = Some(Call { messages, ended });
+        let outgoing = Outgoing { messages, over, runtime: self.runtime.clone() };
+        self.call = Some(Call { outgoing, ended });
         self.offset = offset;
     }
 
@@ -118,13 +141,27 @@ impl Writer {
         let mut write = message(&self.blob, WriteAction::Write, self.offset - length);
         // Without what is expected: containerd would look for the finished blob at every message.
         write.expected.clear();
-        write.data = mem::take(&mut self.buffer).into();
+        let data = mem::take(&mut self.buffer).freeze();
+        self.sent.push_back(data.clone());
+        write.data = data;
         Some(write)
+    }
+
+    /// An empty buffer: one that was sent, if nobody holds it any more. To ask the kernel for so much memory, and to give it
+    /// back, costs more than to fill it.
+    fn fresh(&mut self) -> BytesMut {
+        if self.sent.len() > BUFFERS
+            && let Some(Ok(mut buffer)) = self.sent.pop_front().map(Bytes::try_into_mut)
+        {
+            buffer.clear();
+            return buffer;
+        }
+        BytesMut::with_capacity(self.chunk)
     }
 
     fn send(&mut self) -> io::Result<()> {
         let Some(message) = self.next() else { return Ok(()) };
-        let sent = self.call.as_ref().is_some_and(|call| call.messages.blocking_send(message).is_ok());
+        let sent = self.call.as_mut().is_some_and(|call| call.outgoing.send(message));
         if sent {
             return Ok(());
         }
@@ -136,10 +173,10 @@ impl Writer {
 
     /// How the call ended.
     fn end(&mut self) -> Result<bool, Status> {
-        let Some(Call { messages, ended }) = self.call.take() else {
+        let Some(Call { outgoing, ended }) = self.call.take() else {
             return Err(Status::unavailable("the connection ended before"));
         };
-        drop(messages);
+        drop(outgoing);
         self.runtime.block_on(ended).unwrap_or_else(|error| Err(Status::internal(error.to_string())))
     }
 
@@ -159,12 +196,14 @@ impl AnnexWriter for Writer {
 
     fn write(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
-            let (now, rest) = bytes.split_at(bytes.len().min(CHUNK - self.buffer.len()));
-            self.buffer.reserve_exact(CHUNK - self.buffer.len());
+            let (now, rest) = bytes.split_at(bytes.len().min(self.chunk - self.buffer.len()));
+            if self.buffer.capacity() == 0 {
+                self.buffer = self.fresh();
+            }
             self.buffer.extend_from_slice(now);
             self.offset += now.len() as u64;
             bytes = rest;
-            if self.buffer.len() == CHUNK {
+            if self.buffer.len() == self.chunk {
                 self.send()?;
             }
         }
@@ -180,9 +219,9 @@ impl AnnexWriter for Writer {
         self.send()?;
         let mut commit = message(&self.blob, WriteAction::Commit, self.offset);
         commit.labels.clone_from(&self.blob.labels);
-        if let Some(call) = &self.call {
+        if let Some(call) = &mut self.call {
             // How that went is for the answer to tell.
-            call.messages.blocking_send(commit).ok();
+            call.outgoing.send(commit);
         }
         let status = match self.end() {
             Ok(true) => return Ok(Ok(())),
@@ -215,7 +254,7 @@ impl Drop for Writer {
         if let Some(message) = self.next()
             && let Some(call) = &self.call
         {
-            call.messages.try_send(message).ok();
+            call.outgoing.messages.try_send(message).ok();
         }
     }
 }
@@ -229,6 +268,13 @@ impl fmt::Debug for Writer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn messages_are_small_beside_their_layer_and_not_too_many() {
+        assert_eq!(chunk(0), 64 << 10);
+        assert_eq!(chunk(32 << 20), 256 << 10);
+        assert_eq!(chunk(u64::MAX), 512 << 10);
+    }
 
     #[test]
     fn containerds_words_tell_the_digest() {

@@ -2,8 +2,8 @@
 //!
 //! - One an image, for as long as it is given to the runtime: its manifests, configuration and unpacked layers, and its
 //!   layers while they are being written. When somebody removes the image's names, putting them back is all there is to do.
-//! - One for all blobs that the layer store has handed over, whichever image they came with: when an image is withdrawn,
-//!   the layers that the store still needs for others stay.
+//! - One a layer store for all blobs that it has handed over, whichever image they came with: when an image is withdrawn,
+//!   the layers that the store still needs for others stay. It bears the store's ID: what other stores need is theirs.
 //! - Temporary ones, that end by themselves should their owner be killed: for what is half unpacked, and for blobs that a pull
 //!   found here.
 //!
@@ -16,10 +16,11 @@ use std::{
 
 use jiff::Timestamp;
 use larder_oci::{Digest, ImageKey};
+use larder_store::StoreId;
 use tokio::time::timeout;
 
 use super::{
-    client::{Answer, Client, WORK_TIMEOUT, request, timed},
+    client::{Answer, Client, request, timed},
     records::{parse_key, write_key},
 };
 use crate::{
@@ -31,8 +32,12 @@ use crate::{
     socket::CALL_TIMEOUT,
 };
 
-/// The lease on blobs that the layer store has handed over.
-pub(super) const BLOBS: &str = "larder/blobs";
+/// The lease on blobs that layer stores had handed over before each had a lease of its own.
+const BLOBS: &str = "larder/blobs";
+/// The lease that takes over what is left in that one, until the stores that need it have been looked after.
+const FORMER_BLOBS: &str = "larder/former-blobs";
+/// How long it does.
+const MIGRATION: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// The label that tells which image a lease is for.
 const IMAGE: &str = "larder.dev/image";
 /// The label of a lease that a person's delivery has made, and not the agent's.
@@ -43,6 +48,8 @@ const EXPIRE: &str = "containerd.io/gc.expire";
 const TEMPORARY: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long whoever lets go of blobs waits until they are gone.
 const SETTLED: Duration = Duration::from_secs(3);
+/// When a temporary lease that may not have been there yet is ended once more.
+const AGAIN: Duration = Duration::from_secs(5);
 /// How the leases on blobs that pulls found here begin.
 const FOUND: &str = "larder/found/";
 /// The same lease serves all blobs that pulls find here in such a span of time.
@@ -56,6 +63,16 @@ pub(super) fn mark(key: &ImageKey) -> String {
 /// The name of an image's lease.
 pub(super) fn of_image(key: &ImageKey) -> String {
     format!("larder/image/{}", mark(key))
+}
+
+/// The name of the lease on blobs that a store has handed over.
+fn of_store(store: &StoreId) -> String {
+    format!("{BLOBS}/{store}")
+}
+
+/// How the names of the leases begin on blobs that pulls to a store found here.
+fn found_for(store: &StoreId) -> String {
+    format!("{FOUND}{store}/")
 }
 
 /// A blob, as a lease lists it.
@@ -116,8 +133,9 @@ impl Client {
     /// Ends a lease. With `wait`, returns when what it kept is gone, unless something else keeps that.
     pub(super) async fn end_lease(&self, id: &str, wait: bool) -> Result<(), RuntimeError> {
         let message = DeleteRequest { id: id.to_owned(), sync: wait };
-        let limit = if wait { WORK_TIMEOUT } else { CALL_TIMEOUT };
-        match timed(limit, self.leases().delete(request(message))).await {
+        let mut client = self.leases();
+        let ended = client.delete(request(message));
+        match if wait { self.work(ended).await } else { timed(CALL_TIMEOUT, ended).await } {
             Ok(_) => Ok(()),
             Err(status) => self.planned::<()>(&format!("end lease {id}"), &status).map(drop),
         }
@@ -130,16 +148,20 @@ impl Client {
         Ok(self.attempt(&what, self.leases().add_resource(request(message))).await? != Answer::NotFound)
     }
 
-    /// Keeps a blob for the layer store.
-    pub(super) async fn lease_blob(&self, digest: &Digest) -> Result<(), RuntimeError> {
-        self.add_or_create(BLOBS, BTreeMap::new, blob(digest)).await
+    /// Keeps a blob for a layer store.
+    pub(super) async fn lease_blob(&self, store: &StoreId, digest: &Digest) -> Result<(), RuntimeError> {
+        self.add_or_create(&of_store(store), BTreeMap::new, blob(digest)).await
     }
 
-    /// Keeps a blob for at least a day.
-    pub(super) async fn lease_blob_for_now(&self, digest: &Digest) -> Result<(), RuntimeError> {
+    /// Keeps a blob for a layer store for at least a day.
+    pub(super) async fn lease_blob_for_now(
+        &self,
+        store: &StoreId,
+        digest: &Digest,
+    ) -> Result<(), RuntimeError> {
         let span = Timestamp::now().as_second().unsigned_abs() / SPAN;
         let labels = || in_future(TEMPORARY + Duration::from_secs(SPAN));
-        self.add_or_create(&format!("{FOUND}{span}"), labels, blob(digest)).await
+        self.add_or_create(&format!("{}{span}", found_for(store)), labels, blob(digest)).await
     }
 
     async fn add_or_create(
@@ -159,33 +181,40 @@ impl Client {
         Err(RuntimeError::Refused { what, cause: format!("lease {id} goes as soon as it is made") })
     }
 
-    /// Makes the lease on handed-over blobs list just those that are `wanted`, and are there. `leases` are all there are.
+    /// Makes a store's lease on handed-over blobs list just those that are `wanted`, and are there. `leases` are all there
+    /// are.
     ///
     /// One that somebody hands over at this moment may be let go of here. Its image's lease has it, and the next time it is
     /// among those that are wanted.
     pub(super) async fn settle_blobs(
         &self,
+        store: &StoreId,
         wanted: &BTreeSet<&Digest>,
         leases: &[Lease],
     ) -> Result<(), RuntimeError> {
-        let listed = self.leased(BLOBS).await?;
+        let own = of_store(store);
+        let listed = self.leased(&own).await?;
         let mut listed: BTreeMap<String, Resource> =
             listed.into_iter().map(|resource| (resource.id.clone(), resource)).collect();
         for digest in wanted {
             if listed.remove(digest.as_str()).is_none() {
-                self.lease_blob(digest).await?;
+                self.lease_blob(store, digest).await?;
             }
+        }
+        if leases.iter().any(|lease| lease.id == BLOBS) {
+            self.give_up_former(wanted).await?;
         }
         // What a pull found here has a better lease now, which ends when the store needs it no more.
         let is_kept = |resource: &Resource| wanted.iter().any(|digest| digest.as_str() == resource.id);
-        for found in leases.iter().filter(|lease| lease.id.starts_with(FOUND)) {
+        let prefix = found_for(store);
+        for found in leases.iter().filter(|lease| lease.id.starts_with(&prefix)) {
             let resources = self.leased(&found.id).await?.into_iter();
             self.let_go(&found.id, resources.filter(is_kept)).await?;
         }
         if listed.is_empty() {
             return Ok(());
         }
-        self.let_go(BLOBS, listed.into_values()).await?;
+        self.let_go(&own, listed.into_values()).await?;
         // A lease that lists less does not make the collector run; one that ends does.
         let last = format!("larder/settled/{:016x}", fastrand::u64(..));
         self.create_lease(&last, in_future(TEMPORARY)).await?;
@@ -195,6 +224,18 @@ impl Client {
             Err(_) | Ok(Ok(_)) => Ok(()),
             Ok(Err(status)) => self.planned::<()>(&format!("end lease {last}"), &status).map(drop),
         }
+    }
+
+    /// Ends the lease that all stores had in common. What is not `wanted` by this one may be another's, and is kept until that
+    /// has been looked after as well.
+    async fn give_up_former(&self, wanted: &BTreeSet<&Digest>) -> Result<(), RuntimeError> {
+        let labels = || in_future(MIGRATION);
+        for resource in self.leased(BLOBS).await? {
+            if !wanted.iter().any(|digest| digest.as_str() == resource.id) {
+                self.add_or_create(FORMER_BLOBS, labels, resource).await?;
+            }
+        }
+        self.end_lease(BLOBS, false).await
     }
 
     /// Makes a lease let go of all but what is `wanted`.
@@ -258,8 +299,16 @@ impl Drop for Temporary {
         }
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             let (client, id) = (self.client.clone(), self.id.clone());
-            // Where this fails as well, the lease ends by itself.
-            runtime.spawn(async move { client.end_lease(&id, false).await.ok() });
+            // Twice: containerd may still be making it, and be slower with that than with ending it. Where this fails as well,
+            // the lease ends by itself.
+            runtime.spawn(async move {
+                client.end_lease(&id, false).await.ok();
+                tokio::time::sleep(AGAIN).await;
+                client.end_lease(&id, false).await.ok();
+            });
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

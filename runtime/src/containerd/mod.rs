@@ -14,6 +14,7 @@ mod deliver;
 mod events;
 mod ingest;
 mod leases;
+mod list;
 mod observe;
 mod records;
 mod unpack;
@@ -42,6 +43,8 @@ pub(crate) struct Containerd {
     /// Layers that this process is unpacking.
     unpacking: Locks,
     events: Events,
+    /// What images are, that were listed before.
+    known: list::Known,
 }
 
 impl Containerd {
@@ -49,7 +52,14 @@ impl Containerd {
     pub(crate) fn new(cri: Cri) -> Self {
         let client = Client::new(cri.endpoint(), cri.channel());
         let events = Events::new(client.clone());
-        Self { client, cri, snapshotter: OnceCell::new(), unpacking: Locks::default(), events }
+        Self {
+            client,
+            cri,
+            snapshotter: OnceCell::new(),
+            unpacking: Locks::default(),
+            events,
+            known: list::Known::default(),
+        }
     }
 
     /// Its name and version.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use larder_oci::{Digest, ImageKey};
-use larder_store::StoreError;
+use larder_store::{StoreError, StoreId};
 
 use super::{
     Containerd,
@@ -54,6 +54,7 @@ impl Containerd {
     /// Also keeps what the layer store relies on, and lets go of what it does not rely on any more.
     pub(crate) async fn observe(
         &self,
+        store: &StoreId,
         images: &[Image],
         handed_over: &BTreeSet<Digest>,
     ) -> Result<Observation, RuntimeError> {
@@ -73,7 +74,7 @@ impl Containerd {
         };
         let lost: BTreeSet<Digest> = handed_over.difference(&found.blobs).cloned().collect();
         let leases = self.client.all_leases().await?;
-        self.client.settle_blobs(&handed_over.difference(&lost).collect(), &leases).await?;
+        self.client.settle_blobs(store, &handed_over.difference(&lost).collect(), &leases).await?;
         let mut states: BTreeMap<ImageKey, State> =
             images.iter().map(|image| (image.key.clone(), State::Ready)).collect();
         states.extend(usable.iter().map(|(image, needs)| (image.key.clone(), found.state(image, needs))));
@@ -139,7 +140,7 @@ impl Found {
             record(name).is_some_and(|record| {
                 // Another image may share the configuration: its ID stands for either.
                 let same = *name == config || target(record).as_ref() == Some(&image.target);
-                same && is_kept(record, &image.key)
+                same && is_kept(record, &image.key, image.pin)
             })
         };
         let complete = needs.blobs.is_subset(&self.blobs)

@@ -63,9 +63,19 @@ pub(super) fn by_tag(key: &ImageKey) -> Option<String> {
     tagged.then(|| key.name.as_str().to_owned())
 }
 
-/// Whether Larder wants the record for this image, and the record is pinned.
-pub(super) fn is_kept(record: &Record, key: &ImageKey) -> bool {
-    is_marked(record, key) && has(&record.labels, MANAGED) && has(&record.labels, PINNED)
+/// Whether Larder wants the record for this image, and the record is pinned, or not, as `pin` says.
+///
+/// Where the agent wants no pin, only one that was set for this image is amiss: what others have pinned stays so, and what a
+/// person has delivered is pinned as that person said.
+pub(super) fn is_kept(record: &Record, key: &ImageKey, pin: Option<bool>) -> bool {
+    let mark = mark(key);
+    let is_persons = || record.labels.contains_key(&format!("{PERSONS}{mark}"));
+    let as_wanted = match pin {
+        Some(true) => has(&record.labels, PINNED),
+        Some(false) => is_persons() || !record.labels.contains_key(&format!("{PINNED_FOR}{mark}")),
+        None => true,
+    };
+    is_marked(record, key) && has(&record.labels, MANAGED) && as_wanted
 }
 
 /// Whether Larder wants the record for this image.
@@ -77,6 +87,19 @@ pub(super) fn is_marked(record: &Record, key: &ImageKey) -> bool {
 /// The images for which the agent wants the record.
 pub(super) fn agents_keys(record: &Record) -> impl Iterator<Item = ImageKey> {
     record.labels.iter().filter(|(label, _)| label.starts_with(AGENTS)).filter_map(|(_, key)| parse_key(key))
+}
+
+/// The images for which a person wants the record.
+pub(super) fn persons_keys(record: &Record) -> impl Iterator<Item = ImageKey> {
+    record.labels.iter().filter(|(label, _)| label.starts_with(PERSONS)).filter_map(|(_, key)| parse_key(key))
+}
+
+/// Whether somebody other than the agent keeps kubelet's collector away from what the record stands for.
+pub(super) fn is_pinned_by_others(record: &Record) -> bool {
+    let marks = record.labels.keys().filter_map(|label| label.strip_prefix(PERSONS));
+    let by_person =
+        marks.map(|mark| format!("{PINNED_FOR}{mark}")).any(|pin| record.labels.contains_key(&pin));
+    has(&record.labels, PINNED) && (by_person || !record.labels.contains_key(PINNED_BY_US))
 }
 
 /// What a record stands for.
@@ -103,7 +126,7 @@ pub(super) fn parse_key(text: &str) -> Option<ImageKey> {
 fn wanted(found: &Labels, key: &ImageKey, owner: Owner) -> Labels {
     let mark = mark(key);
     let (owners, others, pin) = match owner {
-        Owner::Agent => (AGENTS, PERSONS, true),
+        Owner::Agent { pin } => (AGENTS, PERSONS, pin),
         Owner::Person { pin } => (PERSONS, AGENTS, pin),
     };
     let pinned_for = format!("{PINNED_FOR}{mark}");

@@ -11,7 +11,7 @@ use larder_store::StoreError;
 use tokio::sync::OwnedMutexGuard;
 
 use super::{
-    client::{Answer, Client, WORK_TIMEOUT, leased, request, timed},
+    client::{Answer, Client, leased, request},
     leases::{self, Temporary},
 };
 use crate::{
@@ -86,6 +86,8 @@ impl Client {
             let done = self.unpack_layers(unpacking, &chain, temporary.id(), locks).await;
             let kept = match done {
                 Ok(()) => self.keep_snapshot(lease, snapshotter, top).await,
+                // Nobody would hear that the temporary lease ends.
+                Err(error @ RuntimeError::Unreachable { .. }) => return Err(error),
                 Err(error) => Err(error),
             };
             let ended = temporary.end().await;
@@ -139,7 +141,7 @@ impl Client {
             let key = format!("extract-larder-{:016x} {}", fastrand::u64(..), layer.chain_id);
             let Some(mounts) = self.prepare(layer, &key).await? else { continue };
             let done = self.apply_and_commit(layer, &key, mounts).await;
-            if !matches!(done, Ok(true)) {
+            if !matches!(done, Ok(true) | Err(RuntimeError::Unreachable { .. })) {
                 let message = RemoveSnapshotRequest { snapshotter: layer.snapshotter.to_owned(), key };
                 // Where this fails as well, the temporary lease's end takes it.
                 self.attempt("clean up", self.snapshots().remove(request(message))).await.ok();
@@ -179,7 +181,7 @@ impl Client {
     ) -> Result<bool, RuntimeError> {
         let what = layer.what();
         let message = ApplyRequest { diff: Some(descriptor(layer.descriptor)), mounts, sync_fs: false };
-        let applied = timed(WORK_TIMEOUT, self.diff().apply(leased(layer.lease, message))).await;
+        let applied = self.work(self.diff().apply(leased(layer.lease, message))).await;
         let ApplyResponse { applied } = applied.map_err(|status| self.failed(&what, &status))?.into_inner();
         let digest = applied.map(|applied| applied.digest).unwrap_or_default();
         if digest != layer.diff_id.as_str() {
@@ -195,7 +197,7 @@ impl Client {
             key: key.to_owned(),
             labels: layer.labels(),
         };
-        let committed = timed(WORK_TIMEOUT, self.snapshots().commit(leased(layer.lease, message))).await;
+        let committed = self.work(self.snapshots().commit(leased(layer.lease, message))).await;
         match committed.map_or_else(|status| self.planned(&what, &status), |_| Ok(Answer::Done(())))? {
             Answer::Done(()) => {}
             Answer::AlreadyExists => return Ok(false),

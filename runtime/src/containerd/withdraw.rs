@@ -107,10 +107,11 @@ impl Containerd {
         let diff_ids = diff_ids(&self.read_document(&config_digest).await?.unwrap_or_default());
         let manifest = Descriptor::new(media_type, bytes.len() as u64, spec_digest);
         let (key, layers) = (key.clone(), document.layers().clone());
-        Ok(Some(Image { key, target, index: None, manifest, config, layers, diff_ids }))
+        let (pin, further) = (None, false);
+        Ok(Some(Image { key, target, index: None, manifest, config, layers, diff_ids, pin, further }))
     }
 
-    async fn read_document(&self, digest: &Digest) -> Result<Option<bytes::Bytes>, RuntimeError> {
+    pub(super) async fn read_document(&self, digest: &Digest) -> Result<Option<bytes::Bytes>, RuntimeError> {
         let limit = usize::try_from(MAX_MANIFEST_SIZE).unwrap_or(usize::MAX);
         match self.client.read_blob(digest, 0, limit).await? {
             Answer::Done(bytes) if digest.matches(&bytes) => Ok(Some(bytes)),

@@ -3,14 +3,14 @@
 use std::io;
 
 use larder_oci::Digest;
-use larder_store::{Annex, AnnexBlob};
+use larder_store::{Annex, AnnexBlob, StoreId};
 
 /// The runtime gets all layers by itself and gives none back.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct CriAnnex;
 
 impl Annex for CriAnnex {
-    fn keep(&self, _digest: &Digest, _size: u64) -> io::Result<bool> {
+    fn keep(&self, _store: &StoreId, _digest: &Digest, _size: u64) -> io::Result<bool> {
         Ok(true)
     }
 

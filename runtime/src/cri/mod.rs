@@ -7,6 +7,7 @@
 mod annex;
 mod auth;
 mod images;
+mod list;
 
 use std::{
     path::{Path, PathBuf},
@@ -41,12 +42,14 @@ pub(crate) struct Cri {
     endpoint: PathBuf,
     channel: Channel,
     credentials: Arc<dyn Credentials>,
+    /// What images are, that were listed before.
+    known: Arc<list::Known>,
 }
 
 impl Cri {
     /// The runtime behind a socket. Connects with the first call. The logins are for pulls.
     pub(crate) fn new(endpoint: &Path, credentials: Arc<dyn Credentials>) -> Self {
-        Self { endpoint: endpoint.to_owned(), channel: channel(endpoint), credentials }
+        Self { endpoint: endpoint.to_owned(), channel: channel(endpoint), credentials, known: Arc::default() }
     }
 
     pub(crate) fn endpoint(&self) -> &Path {
@@ -106,6 +109,12 @@ impl Cri {
         let name = images::name(&image.key.name);
         if images::state(image, &self.list_images().await?) == crate::State::Ready {
             return Ok(());
+        }
+        if image.further {
+            return Err(RuntimeError::Unsupported(format!(
+                "{name} is a further name of an image, and through CRI a container runtime takes images from registries only: \
+                 take it out of tags, or have the agent use containerd's own API"
+            )));
         }
         let what = format!("pull image {name}");
         let auth = self.login(image, &what).await?;

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use larder_oci::Digest;
 
-use crate::{Image, Pod, User};
+use crate::{Image, Listed, Pod, User, listed::Traces};
 
 pub(crate) use containerd::on_containerd;
 pub(crate) use cri::over_cri;
@@ -58,6 +58,21 @@ impl Containers {
             })
             .map(|container| &container.user)
             .collect();
+        users.into_iter().cloned().collect()
+    }
+}
+
+impl Containers {
+    /// The containers that were made from an image that the runtime lists, each once, in the order of their pods and names.
+    #[must_use]
+    pub fn using(&self, image: &Listed) -> Vec<User> {
+        let Traces { digests, chains } = &image.traces;
+        let is_of = |container: &&Container| match &container.chain {
+            Some(chain) if !chains.is_empty() => chains.contains(chain),
+            _ => !container.digests.is_disjoint(digests),
+        };
+        let users: BTreeSet<&User> =
+            self.containers.iter().filter(is_of).map(|container| &container.user).collect();
         users.into_iter().cloned().collect()
     }
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use larder_oci::Digest;
-use larder_store::{Annex, AnnexBlob, Store};
+use larder_store::{Annex, AnnexBlob, Store, StoreId};
 
 #[derive(Debug, Clone)]
 pub struct Runtime {
@@ -50,7 +50,7 @@ impl Runtime {
 }
 
 impl Annex for Runtime {
-    fn keep(&self, digest: &Digest, size: u64) -> io::Result<bool> {
+    fn keep(&self, _store: &StoreId, digest: &Digest, size: u64) -> io::Result<bool> {
         match fs::metadata(self.path(digest)) {
             Ok(metadata) => Ok(metadata.len() == size),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),

@@ -3,7 +3,12 @@ use proptest::prelude::*;
 
 use super::*;
 
-const OWNERS: [Owner; 3] = [Owner::Agent, Owner::Person { pin: true }, Owner::Person { pin: false }];
+const OWNERS: [Owner; 4] = [
+    Owner::Agent { pin: true },
+    Owner::Agent { pin: false },
+    Owner::Person { pin: true },
+    Owner::Person { pin: false },
+];
 
 fn key(name: &str) -> ImageKey {
     ImageKey { name: name.parse().unwrap(), platform: Platform::host() }
@@ -37,7 +42,7 @@ proptest! {
     fn what_larder_puts_on_a_record_goes_again(
         managed: bool,
         pinned: bool,
-        steps in prop::collection::vec((0..3_usize, 0..3_usize, any::<bool>()), 0..20),
+        steps in prop::collection::vec((0..3_usize, 0..OWNERS.len(), any::<bool>()), 0..20),
     ) {
         let before = foreign(managed, pinned);
         let mut labels = before.clone();
@@ -54,7 +59,7 @@ proptest! {
                 apply(&mut labels, changes);
                 owners.remove(&key);
             }
-            let pin = owners.values().any(|owner| !matches!(owner, Owner::Person { pin: false }));
+            let pin = owners.values().any(|owner| owner.pins());
             prop_assert_eq!(has(&labels, PINNED), pinned || pin);
             let record = record("registry.corp/app:v1", &Digest::sha256(b""), labels.clone());
             for key in keys() {
@@ -62,7 +67,7 @@ proptest! {
             }
             let agents: Vec<_> = agents_keys(&record).collect();
             let mut expected: Vec<_> =
-                owners.iter().filter(|(_, owner)| **owner == Owner::Agent).map(|(key, _)| key.clone()).collect();
+                owners.iter().filter(|(_, owner)| matches!(owner, Owner::Agent { .. })).map(|(key, _)| key.clone()).collect();
             expected.sort_by_key(mark);
             prop_assert_eq!(agents, expected);
         }
@@ -76,6 +81,35 @@ proptest! {
         before.remove(MANAGED.0);
         prop_assert_eq!(labels, before);
     }
+}
+
+/// A record is as it should be after each delivery, and what differs is what is asked for.
+#[test]
+fn a_pin_is_as_wanted_unless_it_is_another_ones() {
+    let [key, other, _] = keys();
+    let target = Digest::sha256(b"target");
+    let kept =
+        |labels: &Labels, pin| is_kept(&record("registry.corp/app:v1", &target, labels.clone()), &key, pin);
+    let after = |mut labels: Labels, key: &ImageKey, owner| {
+        let changes = wanted(&labels, key, owner);
+        apply(&mut labels, changes);
+        labels
+    };
+    let (pinning, not_pinning) = (Owner::Agent { pin: true }, Owner::Agent { pin: false });
+    let pinned = after(foreign(true, false), &key, pinning);
+    assert!(kept(&pinned, Some(true)) && !kept(&pinned, Some(false)) && kept(&pinned, None));
+    let unpinned = after(pinned, &key, not_pinning);
+    assert!(!kept(&unpinned, Some(true)) && kept(&unpinned, Some(false)) && kept(&unpinned, None));
+    assert!(!has(&unpinned, PINNED));
+    // Another image of Larder's has the same record, and is pinned; or others have pinned it.
+    let shared = after(unpinned.clone(), &other, pinning);
+    assert!(has(&shared, PINNED) && kept(&shared, Some(false)));
+    let others = after(foreign(true, true), &key, not_pinning);
+    assert!(has(&others, PINNED) && kept(&others, Some(false)));
+    // A person has delivered it, pinned; and it is left alone.
+    let persons = after(unpinned, &key, Owner::Person { pin: true });
+    assert!(kept(&persons, Some(false)) && kept(&persons, Some(true)));
+    assert!(!kept(&foreign(true, true), None), "it is not Larder's");
 }
 
 #[test]
@@ -110,7 +144,7 @@ fn delivered(names_of: &[&str], target: &Digest) -> BTreeMap<String, Labels> {
         for record in names(&key(name), target, &Digest::sha256(b"config")) {
             let labels =
                 records.entry(record).or_insert_with(|| [(CREATED.to_owned(), "true".to_owned())].into());
-            apply(labels, wanted(labels, &key(name), Owner::Agent));
+            apply(labels, wanted(labels, &key(name), Owner::Agent { pin: true }));
         }
     }
     records
