@@ -2,19 +2,20 @@
 //!
 //! The agent watches this one object and no other, and writes nothing but its `/status`.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use futures::{TryStreamExt, pin_mut};
 use k8s_openapi::jiff::Timestamp;
 use kube::{
-    Api, Client, Resource,
+    Api, Client, Resource, ResourceExt,
     api::{Patch, PatchParams},
     runtime::{WatchStreamExt, watcher},
 };
 use larder_crds::{
-    AGENT_FIELD_MANAGER, NodeImageCache, NodeImageCacheSpec, NodeImageCacheStatus, PullPolicy,
+    AGENT_FIELD_MANAGER, ImageState, NodeImageCache, NodeImageCacheSpec, NodeImageCacheStatus,
+    NodeImageStatus, NodeRemovalStatus,
 };
-use larder_oci::ImageKey;
+use larder_plan::object::is_older;
 use serde_json::json;
 use tokio::{
     sync::watch,
@@ -22,13 +23,19 @@ use tokio::{
 };
 
 use crate::{
-    engine::{Desired, DesiredImage, Report},
+    engine::{Desired, DesiredImage, Report, State, all_names},
     events::Events,
     status,
 };
 
 /// The shortest time between two writes of the status.
 const WRITE_INTERVAL: Duration = Duration::from_secs(2);
+/// How long work may go on before a status tells that it has begun: where it is over by then, one write does for both. When
+/// a thousand nodes are told something at the same time, it also spreads their writes.
+const BEGIN_PAUSE: Duration = Duration::from_secs(1);
+/// The longest, while all there is to tell is how far the pulls are. That is worth less than what it costs where a thousand
+/// nodes pull for minutes: each write is an object of tens of kilobytes, to the database and on to the operator.
+const MAX_PROGRESS_INTERVAL: Duration = Duration::from_secs(30);
 /// The longest pause after writes that failed.
 const MAX_WRITE_PAUSE: Duration = Duration::from_secs(30);
 
@@ -40,19 +47,49 @@ pub struct WatchEnded(String);
 /// The wanted images that a specification asks for.
 #[must_use]
 pub fn desired(generation: Option<i64>, spec: &NodeImageCacheSpec) -> Desired {
-    let images = spec.images.iter().map(|image| {
-        DesiredImage::new(&image.image, image.platform.as_deref(), image.pull_policy == PullPolicy::Always)
-    });
-    let key = |image: &str, platform: Option<&str>| -> Option<ImageKey> {
-        DesiredImage::new(image, platform, false).key.ok()
-    };
-    let released = spec.released.iter().filter_map(|image| key(&image.image, image.platform.as_deref()));
-    let deferred = spec.deferred.iter().filter_map(|image| key(&image.image, image.platform.as_deref()));
+    let released = spec.released.iter().map(|image| (&image.image, &image.platform, &image.tags));
+    let deferred = spec.deferred.iter().map(|image| (&image.image, &image.platform, &image.tags));
+    let limit = spec.max_concurrent_downloads.and_then(|limit| usize::try_from(limit).ok());
     Desired {
         generation,
-        images: images.collect(),
-        released: released.collect(),
-        deferred: deferred.collect(),
+        images: spec.images.iter().map(DesiredImage::from).collect(),
+        released: released
+            .flat_map(|(image, platform, tags)| all_names(image, platform.as_deref(), tags))
+            .collect(),
+        deferred: deferred
+            .flat_map(|(image, platform, tags)| all_names(image, platform.as_deref(), tags))
+            .collect(),
+        remove: spec.remove.clone(),
+        removals_before: Vec::new(),
+        disk_reserve: spec.disk_reserve.unwrap_or_default(),
+        max_downloads: limit.filter(|&limit| limit > 0),
+    }
+}
+
+/// What an earlier run of the agent has written down, and what cannot be found out otherwise. Each specification is given it:
+/// the engine may never see the first.
+#[derive(Default)]
+struct Memory {
+    /// When tags were last looked up, by name and platform.
+    refreshed: HashMap<(String, Option<String>), Timestamp>,
+    removals: Vec<NodeRemovalStatus>,
+}
+
+impl Memory {
+    fn of(status: &NodeImageCacheStatus) -> Self {
+        let images = status.images.iter();
+        let refreshed = images.filter_map(|image| {
+            Some(((image.image.clone(), image.platform.clone()), image.refresh_time.as_ref()?.0))
+        });
+        Self { refreshed: refreshed.collect(), removals: status.removals.clone() }
+    }
+
+    fn remind(&self, desired: &mut Desired) {
+        desired.removals_before.clone_from(&self.removals);
+        for image in desired.images.iter_mut().filter(|_| !self.refreshed.is_empty()) {
+            let key = (image.image.clone(), image.platform.clone());
+            image.refreshed = self.refreshed.get(&key).copied();
+        }
     }
 }
 
@@ -70,10 +107,13 @@ pub async fn follow(
     let api: Api<NodeImageCache> = Api::all(client);
     let events = watcher::watch_object(api, node).default_backoff();
     pin_mut!(events);
+    let mut memory = None;
     loop {
         match events.try_next().await {
             Ok(Some(Some(object))) => {
-                let next = desired(object.meta().generation, &object.spec);
+                let mut next = desired(object.meta().generation, &object.spec);
+                let said = || object.status.as_ref().map(Memory::of).unwrap_or_default();
+                memory.get_or_insert_with(said).remind(&mut next);
                 desired_images.send_if_modified(|last| {
                     let changed = last.as_ref() != Some(&next);
                     *last = Some(next);
@@ -92,7 +132,8 @@ pub async fn follow(
 }
 
 /// Writes reports into the status: only what differs from what is there, and at most every two seconds, but for the end of
-/// what was under way: others wait for that. Tells of what a status that was written changed, and of what the engine notices.
+/// what was under way: others wait for that. Mere progress is written less and less often. Tells of what a status that was
+/// written changed, and of what the engine notices.
 pub async fn write_status(
     client: Client,
     node: &str,
@@ -102,27 +143,37 @@ pub async fn write_status(
 ) {
     let api: Api<NodeImageCache> = Api::all(client);
     let mut pause = WRITE_INTERVAL;
+    let mut progress_pause = WRITE_INTERVAL;
+    let mut has_waited = false;
+    let mut answered = None;
     loop {
-        let object = latest.borrow_and_update().clone();
+        let object = newest(latest.borrow_and_update().clone(), &mut answered);
         let report = reports.borrow_and_update().clone();
         let next = object.as_ref().and_then(|object| Some((object, changed_status(object, &report)?)));
         if let Some((object, next)) = next {
+            if !has_waited && begins(object, &report) {
+                let _ = timeout(spread(BEGIN_PAUSE), reports.wait_for(Report::is_settled)).await;
+                has_waited = true;
+                continue;
+            }
+            has_waited = false;
             match write(&api, node, &next).await {
                 Ok(written) => {
                     pause = WRITE_INTERVAL;
                     events.tell_status(object, &next);
-                    // The watch brings the same a moment later; until then this is the latest.
-                    await_version(&mut latest, &written).await;
-                    rest(pause, &report, &mut reports).await;
+                    answered = Some(written);
+                    let rested = rest(spread(progress_pause), &report, &mut reports).await;
+                    progress_pause = next_pause(progress_pause, rested);
                 }
                 Err(error) => {
                     tracing::warn!(node, %error, "the status could not be written; trying again");
                     pause = (pause * 2).min(MAX_WRITE_PAUSE);
-                    sleep(pause).await;
+                    sleep(spread(pause)).await;
                 }
             }
             continue;
         }
+        has_waited = false;
         let ended = tokio::select! {
             changed = reports.changed() => changed.is_err(),
             changed = latest.changed() => changed.is_err(),
@@ -137,14 +188,73 @@ pub async fn write_status(
     }
 }
 
-/// The pause after `written` was written. It ends early when what that says is under way is over. After such an early write
-/// nothing is under way, so that there is no more than one for each that is on time.
-async fn rest(pause: Duration, written: &Report, reports: &mut watch::Receiver<Report>) {
+/// The object as it is known last: as the watch has brought it, or as the API server answered to our last write. An API server
+/// that is busy lets a watch lag by many seconds. What it shows of then must not be taken for how things stand: it would be
+/// written over, and told of, again and again, and that just when the API server has no time.
+fn newest(watched: Option<NodeImageCache>, answered: &mut Option<NodeImageCache>) -> Option<NodeImageCache> {
+    let is_behind = |watched: &NodeImageCache, answer: &NodeImageCache| {
+        let versions = (&watched.metadata.resource_version, &answer.metadata.resource_version);
+        watched.uid() == answer.uid() && is_older(versions.0.as_deref(), versions.1.as_deref())
+    };
+    answered.take_if(|answer| watched.as_ref().is_none_or(|watched| !is_behind(watched, answer)));
+    answered.clone().or(watched)
+}
+
+/// Whether a report tells of work, and the status that there is of none.
+fn begins(object: &NodeImageCache, report: &Report) -> bool {
+    let is_over = |image: &NodeImageStatus| {
+        matches!(image.state, ImageState::Ready | ImageState::Failed | ImageState::InUse)
+    };
+    !report.is_settled() && object.status.iter().flat_map(|status| &status.images).all(is_over)
+}
+
+/// What there is to tell after a pause.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rested {
+    /// At most how far the pulls are.
+    InProgress,
+    /// More, or nothing is under way.
+    WithNews,
+}
+
+/// The pause after `written` was written: `progress_pause`, or the usual one where nothing is under way. It ends early when
+/// what that says is under way is over, and, from the usual one on, when there is more to tell than progress. After such
+/// an early write nothing is under way, so that there is no more than one for each that is on time.
+async fn rest(progress_pause: Duration, written: &Report, reports: &mut watch::Receiver<Report>) -> Rested {
     if written.is_settled() {
-        sleep(pause).await;
-    } else {
-        let _ = timeout(pause, reports.wait_for(Report::is_settled)).await;
+        sleep(WRITE_INTERVAL).await;
+        return Rested::WithNews;
     }
+    if timeout(WRITE_INTERVAL, reports.wait_for(Report::is_settled)).await.is_ok() {
+        return Rested::WithNews;
+    }
+    let rest = progress_pause.saturating_sub(WRITE_INTERVAL);
+    match timeout(rest, reports.wait_for(|report| report.is_settled() || is_news(written, report))).await {
+        Ok(_) => Rested::WithNews,
+        Err(_) => Rested::InProgress,
+    }
+}
+
+/// The next pause while there is only progress to tell.
+fn next_pause(last: Duration, rested: Rested) -> Duration {
+    match rested {
+        Rested::InProgress => (last * 2).min(MAX_PROGRESS_INTERVAL),
+        Rested::WithNews => WRITE_INTERVAL,
+    }
+}
+
+/// Whether a report tells more than that pulls have come further: another specification is taken up, or more has failed.
+fn is_news(written: &Report, report: &Report) -> bool {
+    let failed = |report: &Report| {
+        report.images.iter().filter(|image| matches!(image.state, State::Failed { .. })).count()
+    };
+    written.generation != report.generation || failed(report) > failed(written)
+}
+
+/// A pause within a quarter of this: a thousand agents that were told at the same time must not go on to write at the same
+/// time.
+fn spread(pause: Duration) -> Duration {
+    pause.mul_f64(0.75 + fastrand::f64() / 2.0)
 }
 
 /// The status to write, if it differs. Nothing is written before the engine has taken up a specification.
@@ -168,25 +278,17 @@ async fn write(
     api.patch_status(node, &PatchParams::apply(AGENT_FIELD_MANAGER).force(), &Patch::Apply(&patch)).await
 }
 
-/// Waits, for a short while, until the watch has caught up with our own write, so that it is not made twice.
-async fn await_version(latest: &mut watch::Receiver<Option<NodeImageCache>>, written: &NodeImageCache) {
-    let caught_up =
-        latest.wait_for(|object| object.as_ref().is_none_or(|object| object.status == written.status));
-    let _ = timeout(WRITE_INTERVAL, caught_up).await;
-}
-
 #[cfg(test)]
 mod tests {
     use futures::FutureExt;
     use larder_oci::Digest;
 
     use super::*;
-    use crate::engine::{ImageReport, State};
+    use crate::engine::ImageReport;
 
     fn report(states: &[State]) -> Report {
-        let image =
-            |state: &State| ImageReport { image: "a".to_owned(), platform: None, state: state.clone() };
-        Report { generation: Some(1), images: states.iter().map(image).collect(), runtime: None }
+        let image = |state: &State| ImageReport::new("a", None, state.clone());
+        Report { generation: Some(1), images: states.iter().map(image).collect(), ..Report::default() }
     }
 
     #[tokio::test]
@@ -201,7 +303,84 @@ mod tests {
             let (sender, mut reports) = watch::channel(written.clone());
             sender.send_replace(then.clone());
             let rested = rest(WRITE_INTERVAL, written, &mut reports).now_or_never();
-            assert_eq!(rested.is_some(), hurries, "{written:?} {then:?}");
+            assert_eq!(rested, hurries.then_some(Rested::WithNews), "{written:?} {then:?}");
         }
+    }
+
+    #[test]
+    fn a_watch_that_lags_behind_our_own_writes_brings_no_news() {
+        let object = |uid: &str, version: &str| {
+            let mut object = NodeImageCache::new("node", NodeImageCacheSpec::default());
+            object.metadata.uid = Some(uid.to_owned());
+            object.metadata.resource_version = Some(version.to_owned());
+            object
+        };
+        for (watched, answer, expected) in [
+            (Some(object("a", "9")), Some(object("a", "10")), Some("10")),
+            (Some(object("a", "10")), Some(object("a", "10")), Some("10")),
+            (Some(object("a", "11")), Some(object("a", "10")), Some("11")),
+            (Some(object("b", "9")), Some(object("a", "10")), Some("9")),
+            (Some(object("a", "9")), None, Some("9")),
+            (None, Some(object("a", "10")), None),
+        ] {
+            let mut answered = answer;
+            let found = newest(watched, &mut answered);
+            assert_eq!(found.and_then(|found| found.resource_version()).as_deref(), expected);
+            assert!(answered.is_none_or(|answer| answer.resource_version().as_deref() == expected));
+        }
+    }
+
+    #[test]
+    fn work_begins_where_none_was_under_way() {
+        let image = |state: &&str| {
+            let json = json!({"image": "a", "state": state});
+            serde_json::from_value::<NodeImageStatus>(json).unwrap()
+        };
+        let object = |states: &[&str]| {
+            let images = states.iter().map(image).collect();
+            let mut object = NodeImageCache::new("node", NodeImageCacheSpec::default());
+            object.status = Some(NodeImageCacheStatus { images, ..NodeImageCacheStatus::default() });
+            object
+        };
+        let (working, done) =
+            (report(&[State::Pending]), report(&[State::Ready { digest: Digest::sha256(b"a"), size: 1 }]));
+        assert!(begins(&NodeImageCache::new("node", NodeImageCacheSpec::default()), &working));
+        assert!(begins(&object(&["Ready", "Failed"]), &working));
+        assert!(!begins(&object(&["Ready", "Pulling"]), &working));
+        assert!(!begins(&object(&["Ready"]), &done));
+    }
+
+    #[test]
+    fn progress_is_no_news_and_failures_and_specifications_are() {
+        let pulling = |present| State::Pulling { present, total: 2 };
+        let ready = State::Ready { digest: Digest::sha256(b"a"), size: 1 };
+        let reason = larder_crds::FailureReason::NotFound;
+        let failed = State::Failed { reason, message: "not there".to_owned(), retry_time: None };
+        let written = report(&[pulling(0), State::Pending, State::Pending]);
+        assert!(!is_news(&written, &report(&[ready.clone(), pulling(1), State::Pending])));
+        let broken = report(&[failed.clone(), pulling(1), State::Pending]);
+        assert!(is_news(&written, &broken));
+        assert!(!is_news(&broken, &broken));
+        assert!(!is_news(&broken, &written), "it is tried again");
+        assert!(is_news(&broken, &report(&[failed.clone(), failed, State::Pending])));
+        assert!(is_news(&written, &Report { generation: Some(2), ..written.clone() }));
+    }
+
+    #[test]
+    fn pauses_grow_while_there_is_only_progress() {
+        let mut pause = WRITE_INTERVAL;
+        let mut seconds = Vec::new();
+        for rested in [Rested::InProgress; 5].into_iter().chain([Rested::WithNews]) {
+            pause = next_pause(pause, rested);
+            seconds.push(pause.as_secs());
+        }
+        assert_eq!(seconds, [4, 8, 16, 30, 30, 2]);
+    }
+
+    #[test]
+    fn pauses_are_spread() {
+        let pauses: Vec<_> = (0..100).map(|_| spread(WRITE_INTERVAL)).collect();
+        assert!(pauses.iter().all(|pause| (1_500..=2_500).contains(&pause.as_millis())), "{pauses:?}");
+        assert!(pauses.iter().any(|pause| *pause != pauses[0]));
     }
 }

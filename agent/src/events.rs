@@ -38,12 +38,16 @@ pub enum Kind {
     ImageReady,
     /// An image failed.
     ImageFailed,
+    /// A tag stands for another image in its registry than the node holds.
+    TagMoved,
     /// An image that somebody had removed is back.
     ImageRestored,
     /// An image that nobody wants stays, since containers use it.
     ImageInUse,
     /// An image that nobody wants is gone.
     ImageRemoved,
+    /// Images are gone since a rule takes them away.
+    RemovedByRule,
     /// The container runtime does not answer.
     RuntimeUnavailable,
     /// It answers again.
@@ -57,9 +61,11 @@ impl Kind {
         match self {
             Self::ImageReady => "ImageReady",
             Self::ImageFailed => "ImageFailed",
+            Self::TagMoved => "TagMoved",
             Self::ImageRestored => "ImageRestored",
             Self::ImageInUse => "ImageInUse",
             Self::ImageRemoved => "ImageRemoved",
+            Self::RemovedByRule => "RemovedByRule",
             Self::RuntimeUnavailable => "RuntimeUnavailable",
             Self::RuntimeBack => "RuntimeBack",
         }
@@ -74,9 +80,11 @@ impl Kind {
         match self {
             Self::ImageReady => "images are ready",
             Self::ImageFailed => "images failed",
+            Self::TagMoved => "tags have moved in their registries",
             Self::ImageRestored => "images are back that somebody had removed",
             Self::ImageInUse => "images are not wanted any more and still in use",
             Self::ImageRemoved => "images are gone, since no ImageCache wants them",
+            Self::RemovedByRule => "rules have taken images away",
             Self::RuntimeUnavailable | Self::RuntimeBack => "messages",
         }
     }
@@ -113,9 +121,11 @@ pub fn transitions(
     let mut told: Vec<Told> = next
         .images
         .iter()
-        .filter_map(|image| {
+        .flat_map(|image| {
             let label = label(image);
-            transition(before.get(&label).copied(), image, &label, restored.contains(&label))
+            let before = before.get(&label).copied();
+            let moved = moved(before, image, &label);
+            moved.into_iter().chain(transition(before, image, &label, restored.contains(&label)))
         })
         .collect();
     let was_away = previous.is_some_and(|status| status.images.iter().any(is_runtime_away));
@@ -142,11 +152,16 @@ fn transition(
     is_restored: bool,
 ) -> Option<Told> {
     let was = |state| before.is_some_and(|before| before.state == state);
+    let is_same = || before.is_some_and(|before| before.digest == image.digest);
     match image.state {
-        ImageState::Ready if was(ImageState::Ready) || is_restored || before.is_some_and(is_runtime_away) => {
+        // One that is being saved is ready for pods.
+        ImageState::Ready | ImageState::Saving if is_restored || before.is_some_and(is_runtime_away) => None,
+        ImageState::Ready | ImageState::Saving
+            if (was(ImageState::Ready) || was(ImageState::Saving)) && is_same() =>
+        {
             None
         }
-        ImageState::Ready => {
+        ImageState::Ready | ImageState::Saving => {
             let digest = image.digest.as_deref().unwrap_or("its digest is not known");
             Some(Told::image(Kind::ImageReady, label, format!("{label} is ready ({digest})")))
         }
@@ -154,8 +169,7 @@ fn transition(
         ImageState::Failed => {
             let reason = image.reason.unwrap_or(FailureReason::Unknown);
             let same = was(ImageState::Failed) && before.is_some_and(|before| before.reason == image.reason);
-            let message = image.message.as_deref().unwrap_or_default();
-            let note = format!("{label}: {}: {message}", reason.as_str());
+            let note = failure_note(image, label, reason);
             (!same).then(|| Told { action: reason.as_str(), ..Told::image(Kind::ImageFailed, label, note) })
         }
         ImageState::InUse if !was(ImageState::InUse) => {
@@ -168,6 +182,24 @@ fn transition(
         | ImageState::Pulling
         | ImageState::Delivering
         | ImageState::Unknown => None,
+    }
+}
+
+/// That a tag has moved is told when it is found out.
+fn moved(before: Option<&NodeImageStatus>, image: &NodeImageStatus, label: &str) -> Option<Told> {
+    let (held, found) = (image.digest.as_deref()?, image.new_digest.as_deref()?);
+    let is_news = before.and_then(|before| before.new_digest.as_deref()) != Some(found);
+    let note = format!("{label} stands for {found} in its registry now; the node holds {held}");
+    is_news.then(|| Told::image(Kind::TagMoved, label, note))
+}
+
+/// Why an image failed. It is named once: most messages do that.
+fn failure_note(image: &NodeImageStatus, label: &str, reason: FailureReason) -> String {
+    let message = image.message.as_deref().unwrap_or_default();
+    if message.contains(&image.image) {
+        format!("{}: {message}", reason.as_str())
+    } else {
+        format!("{}: {label}: {message}", reason.as_str())
     }
 }
 
@@ -196,6 +228,21 @@ fn notice(notice: &Notice) -> Told {
             let label = label_of_key(key);
             let note = format!("{label} is gone: no ImageCache wants it");
             Told::image(Kind::ImageRemoved, &label, note)
+        }
+        Notice::RemovedByRule { cache, rule, images } => {
+            let what = if images.len() == 1 {
+                "1 image is".to_owned()
+            } else {
+                format!("{} images are", images.len())
+            };
+            let named = images.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
+            let more = images.len().saturating_sub(NAMED);
+            let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+            let note = format!("{what} gone by ImageCache {cache}'s rule {rule}: {named}{more}");
+            let kind = Kind::RemovedByRule;
+            // Else the next ones would count as the same event again, and not be told.
+            let first = images.first().cloned();
+            Told { kind, image: first, action: kind.as_str(), note }
         }
     }
 }
@@ -261,7 +308,7 @@ impl Events {
     pub(crate) fn tell_notices(&mut self, object: Option<&NodeImageCache>, notices: &[Notice]) {
         self.restored.extend(notices.iter().filter_map(|notice| match notice {
             Notice::Restored(key) => Some(label_of_key(key)),
-            Notice::Removed(_) => None,
+            Notice::Removed(_) | Notice::RemovedByRule { .. } => None,
         }));
         if let Some(object) = object {
             self.send(object, notices.iter().map(notice).collect());
@@ -283,7 +330,7 @@ impl Events {
 
     fn send(&self, object: &NodeImageCache, told: Vec<Told>) {
         for one in together(told) {
-            let reference = reference(object, one.image.as_deref());
+            let reference = reference(object, &one);
             if self.queue.try_send((reference, one)).is_err() {
                 tracing::debug!("event dropped: too many wait to be written");
             }
@@ -292,14 +339,15 @@ impl Events {
 }
 
 /// No resource version: with one, the recorder would take every event for the first of its kind.
-fn reference(object: &NodeImageCache, image: Option<&str>) -> ObjectReference {
+fn reference(object: &NodeImageCache, told: &Told) -> ObjectReference {
+    let list = if told.kind == Kind::RemovedByRule { "remove" } else { "images" };
     ObjectReference {
         api_version: Some(NodeImageCache::api_version(&()).into_owned()),
         kind: Some(NodeImageCache::kind(&()).into_owned()),
         name: Some(object.name_any()),
         uid: object.uid(),
         // As kubelet names a container of a pod; the recorder counts by it.
-        field_path: image.map(|image| format!("spec.images{{{image}}}")),
+        field_path: told.image.as_ref().map(|image| format!("spec.{list}{{{image}}}")),
         ..ObjectReference::default()
     }
 }
@@ -336,15 +384,10 @@ mod tests {
 
     fn image(name: &str, state: ImageState, reason: Option<FailureReason>) -> NodeImageStatus {
         NodeImageStatus {
-            image: name.to_owned(),
-            platform: None,
-            state,
             digest: Some("sha256:1".to_owned()),
-            size: None,
-            bytes_present: None,
             reason,
             message: Some("…".to_owned()),
-            retry_time: None,
+            ..NodeImageStatus::new(name, None, state)
         }
     }
 
@@ -370,7 +413,7 @@ mod tests {
 
     #[test]
     fn each_change_is_told_once_and_what_stays_never() {
-        use ImageState::{Delivering, Failed, InUse, Pending, Pulling, Ready};
+        use ImageState::{Delivering, Failed, InUse, Pending, Pulling, Ready, Saving};
         for (before, after, expected) in [
             (Pending, Pulling, &[] as &[&str]),
             (Pulling, Delivering, &[]),
@@ -380,6 +423,9 @@ mod tests {
             (Pulling, Failed, &["ImageFailed"]),
             (Failed, Failed, &[]),
             (Failed, Ready, &["ImageReady"]),
+            (Delivering, Saving, &["ImageReady"]),
+            (Saving, Ready, &[]),
+            (Ready, Saving, &[]),
             (Ready, InUse, &["ImageInUse"]),
             (InUse, InUse, &[]),
         ] {
@@ -395,6 +441,35 @@ mod tests {
     }
 
     #[test]
+    fn a_tag_that_moves_is_told_and_so_is_what_it_brings() {
+        let ready = |digest: &str, new: Option<&str>| NodeImageCacheStatus {
+            images: vec![NodeImageStatus {
+                digest: Some(digest.to_owned()),
+                new_digest: new.map(str::to_owned),
+                ..NodeImageStatus::new("a", None, ImageState::Ready)
+            }],
+            ..NodeImageCacheStatus::default()
+        };
+        let (old, moved, new) = (ready("1", None), ready("1", Some("2")), ready("2", None));
+        assert_eq!(told(Some(&old), &moved), ["TagMoved"]);
+        assert_eq!(told(Some(&moved), &moved), [] as [&str; 0]);
+        assert_eq!(told(Some(&moved), &ready("1", Some("3"))), ["TagMoved"]);
+        assert_eq!(told(Some(&moved), &new), ["ImageReady"]);
+    }
+
+    #[test]
+    fn a_failure_names_the_image_once() {
+        let note = |message: &str| {
+            let mut failed = image("r.corp/app:v1", ImageState::Failed, Some(FailureReason::NotFound));
+            failed.message = Some(message.to_owned());
+            let next = NodeImageCacheStatus { images: vec![failed], ..NodeImageCacheStatus::default() };
+            transitions(None, &next, &BTreeSet::new()).remove(0).note
+        };
+        assert_eq!(note("r.corp/app:v1 is not there"), "NotFound: r.corp/app:v1 is not there");
+        assert_eq!(note("no space left"), "NotFound: r.corp/app:v1: no space left");
+    }
+
+    #[test]
     fn what_was_restored_is_not_ready_anew() {
         let (before, after) = (status(&[("a", ImageState::Delivering)]), status(&[("a", ImageState::Ready)]));
         assert!(transitions(Some(&before), &after, &BTreeSet::from(["a".to_owned()])).is_empty());
@@ -406,6 +481,20 @@ mod tests {
         assert_eq!(told(Some(&ready), &away()), ["RuntimeUnavailable"]);
         assert_eq!(told(Some(&away()), &away()), [] as [&str; 0]);
         assert_eq!(told(Some(&away()), &ready), ["RuntimeBack"]);
+    }
+
+    #[test]
+    fn what_a_rule_took_is_one_event() {
+        let told = |count: usize| {
+            let images = (0..count).map(|number| format!("app:{number}")).collect();
+            notice(&Notice::RemovedByRule { cache: "clean".to_owned(), rule: "app:*".to_owned(), images })
+        };
+        assert_eq!(told(1).note, "1 image is gone by ImageCache clean's rule app:*: app:0");
+        assert_eq!(
+            told(12).note,
+            "12 images are gone by ImageCache clean's rule app:*: app:0, app:1, app:2 and 9 more"
+        );
+        assert_eq!(told(2).image.as_deref(), Some("app:0"), "the next one is another event");
     }
 
     #[test]

@@ -4,12 +4,12 @@ use std::{
     io::ErrorKind,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
 };
 
 use futures::future::BoxFuture;
 use larder_registry::{ConfigFile, Credential, Credentials, CredentialsError};
-use tokio::io::AsyncReadExt;
+use tokio::{io::AsyncReadExt, sync::Mutex};
 
 /// The largest file that is read, in bytes. A secret has at most 1 MiB.
 const MAX_FILE: u64 = 4 << 20;
@@ -22,10 +22,12 @@ pub struct LoginsFile {
     last: Mutex<Last>,
 }
 
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 struct Last {
     stamp: Option<Stamp>,
     logins: Arc<ConfigFile>,
+    /// What was said to be wrong, while it is.
+    trouble: Option<String>,
 }
 
 /// What tells one version of a file from another. Kubernetes swaps a link to a folder, so that the inode is another.
@@ -45,32 +47,53 @@ impl LoginsFile {
     }
 
     async fn current(&self) -> Arc<ConfigFile> {
-        let stamp = stamp(&self.path).await;
-        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let stamp = match stamp {
-            Ok(stamp) if stamp == last.stamp => return last.logins,
+        // Held while the file is read: pulls that begin together read it once, and say so once.
+        let mut last = self.last.lock().await;
+        let stamp = match stamp(&self.path).await {
             Ok(stamp) => stamp,
             Err(error) => {
-                tracing::warn!(file = %self.path.display(), %error, "registry logins cannot be read; going on with those read last");
-                return last.logins;
+                let file = self.path.display();
+                last.tell(format!(
+                    "registry logins cannot be read; going on with those read last: {file}: {error}"
+                ));
+                return Arc::clone(&last.logins);
             }
         };
+        if stamp == last.stamp {
+            last.trouble = None;
+            return Arc::clone(&last.logins);
+        }
         let logins = match stamp {
-            None => ConfigFile::default(),
-            Some(_) => match read(&self.path).await {
-                Ok(logins) => {
-                    tracing::info!(file = %self.path.display(), registries = logins.hosts().count(), "registry logins read");
-                    logins
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "registry logins cannot be used; going on without");
-                    ConfigFile::default()
-                }
-            },
+            None => Ok(ConfigFile::default()),
+            Some(_) => read(&self.path).await,
         };
-        let next = Last { stamp, logins: Arc::new(logins) };
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = next.clone();
-        next.logins
+        last.stamp = stamp;
+        last.logins = Arc::new(match logins {
+            Ok(logins) => {
+                last.trouble = None;
+                if stamp.is_some() {
+                    tracing::info!(file = %self.path.display(), registries = logins.hosts().count(), "registry logins read");
+                }
+                logins
+            }
+            Err(error) => {
+                last.tell(format!("registry logins cannot be used; going on without: {error}"));
+                ConfigFile::default()
+            }
+        });
+        Arc::clone(&last.logins)
+    }
+}
+
+impl Last {
+    /// Says what is wrong, once for as long as it is the same. Whether it has said it now.
+    fn tell(&mut self, trouble: String) -> bool {
+        let is_news = self.trouble.as_ref() != Some(&trouble);
+        if is_news {
+            tracing::warn!("{trouble}");
+            self.trouble = Some(trouble);
+        }
+        is_news
     }
 }
 
@@ -161,5 +184,35 @@ mod tests {
         assert_eq!(password(&logins).await.as_deref(), Some("three"));
         fs::write(&path, " ".repeat(usize::try_from(MAX_FILE).unwrap() + 1)).unwrap();
         assert_eq!(password(&logins).await, None);
+    }
+
+    #[tokio::test]
+    async fn lookups_at_the_same_time_read_the_file_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("logins.json");
+        let logins = LoginsFile::new(&path);
+        for text in [content("one"), "no JSON at all".to_owned()] {
+            fs::write(&path, text).unwrap();
+            let all = futures::future::join_all((0..8).map(|_| logins.current())).await;
+            assert!(all.iter().all(|one| Arc::ptr_eq(one, &all[0])));
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_wrong_is_said_once_and_again_when_it_comes_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("logins.json");
+        let logins = LoginsFile::new(&path);
+        fs::write(&path, content("one")).unwrap();
+        assert!(password(&logins).await.is_some());
+        // A link to itself: not even looked at.
+        fs::rename(&path, folder.path().join("kept")).unwrap();
+        symlink(&path, &path).unwrap();
+        assert_eq!(password(&logins).await.as_deref(), Some("one"));
+        let said = logins.last.lock().await.trouble.clone().unwrap();
+        assert!(!logins.last.lock().await.tell(said.clone()), "it has been said");
+        fs::rename(folder.path().join("kept"), &path).unwrap();
+        assert_eq!(password(&logins).await.as_deref(), Some("one"));
+        assert!(logins.last.lock().await.tell(said), "it was over");
     }
 }

@@ -6,16 +6,16 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use clap::Parser;
 use larder_agent::{
-    cluster,
-    engine::{BackoffOptions, Engine, EngineOptions, Report},
-    events::Events,
+    engine::{BackoffOptions, Engine, EngineOptions},
     logins::LoginsFile,
+    node,
+    secrets::ClusterSecrets,
 };
 use larder_daemon::LogFormat;
-use larder_registry::{Registry, RegistryOptions};
+use larder_plan::refresh::Seed;
+use larder_registry::{FirstOf, Registry, RegistryOptions};
 use larder_runtime::{Choice, ConnectOptions};
 use larder_store::Store;
-use tokio::sync::{mpsc, watch};
 
 /// Keeps on this node the container images that its NodeImageCache asks for.
 #[derive(Parser)]
@@ -27,6 +27,12 @@ struct Args {
     /// The folder of the layer store
     #[arg(long, env = "LARDER_STORE", default_value = "/var/lib/larder")]
     store: PathBuf,
+    /// The folder that images' archives are loaded from; needed where an image is to come from one
+    #[arg(long, env = "LARDER_IMPORT_DIR", default_value = "/var/lib/larder-import", value_name = "FOLDER")]
+    import_dir: PathBuf,
+    /// The folder that images' archives are saved to; needed where one is to be kept
+    #[arg(long, env = "LARDER_EXPORT_DIR", default_value = "/var/lib/larder-export", value_name = "FOLDER")]
+    export_dir: PathBuf,
     /// The container runtime that images are given to: auto, containerd, cri or none
     ///
     /// auto takes containerd's own API where it is served, else CRI, else none, and goes on looking where it finds none.
@@ -36,6 +42,12 @@ struct Args {
     /// The runtime's socket; without it the usual places are tried
     #[arg(long, env = "LARDER_RUNTIME_ENDPOINT", value_name = "PATH")]
     runtime_endpoint: Option<PathBuf>,
+    /// A folder on the disk where the runtime keeps images, to see how much of it is free
+    ///
+    /// Without it: in a container, the disk of the container's own root; else /var/lib/containerd or
+    /// /var/lib/containers/storage, where there is one. Where it is not known, all is taken to be on the store's disk.
+    #[arg(long, env = "LARDER_RUNTIME_ROOT", value_name = "FOLDER")]
+    runtime_root: Option<PathBuf>,
     /// Logins for registries, a file of docker's config.json form such as a mounted secret; it may come, change and go at
     /// any time
     #[arg(
@@ -45,6 +57,9 @@ struct Args {
         value_name = "FILE"
     )]
     logins: PathBuf,
+    /// The namespace of the Secrets that ImageCaches name in pullSecrets: the operator's
+    #[arg(long, env = "LARDER_SECRETS_NAMESPACE", default_value = "larder-system", value_name = "NAMESPACE")]
+    secrets_namespace: String,
     /// A kubeconfig file; without it $KUBECONFIG, ~/.kube/config or the pod's service account
     #[arg(long)]
     kubeconfig: Option<PathBuf>,
@@ -60,6 +75,10 @@ struct Args {
     /// How often, in seconds, store and runtime are checked for images that somebody else removed
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
     check_interval: u64,
+    /// How long, in seconds, an image that Larder did not bring must have been on the node, and unused, before a rule in
+    /// spec.remove takes it away: kubelet pulls an image a while before it makes a container of it
+    #[arg(long, env = "LARDER_REMOVAL_GRACE", default_value_t = 600, value_parser = clap::value_parser!(u64).range(0..=86400))]
+    removal_grace: u64,
     /// How long, in seconds, a registry may keep a pull waiting for bytes before the connection is given up and resumed
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
     stall_timeout: u64,
@@ -77,7 +96,9 @@ async fn main() -> anyhow::Result<()> {
     let stop = larder_daemon::shutdown_signal()?;
     let client = larder_daemon::client(args.kubeconfig.as_deref()).await?;
     let store = Store::open(&args.store)?;
-    let logins = Arc::new(LoginsFile::new(&args.logins));
+    let secrets = Arc::new(ClusterSecrets::new(client.clone(), &args.secrets_namespace));
+    let logins = FirstOf::new(vec![secrets.clone(), Arc::new(LoginsFile::new(&args.logins))]);
+    let logins = Arc::new(logins);
     let registry = Registry::new(RegistryOptions {
         plain_http: args.insecure_registry,
         hosts_dir: Some(args.hosts_dir),
@@ -87,27 +108,23 @@ async fn main() -> anyhow::Result<()> {
     let options = EngineOptions {
         backoff: BackoffOptions { max: Duration::from_secs(args.max_backoff), ..BackoffOptions::default() },
         check_interval: Duration::from_secs(args.check_interval),
+        removal_grace: Duration::from_secs(args.removal_grace),
+        runtime_root: args.runtime_root,
+        seed: Seed::of(&args.node_name),
+        import_dir: Some(args.import_dir),
+        export_dir: Some(args.export_dir),
         ..EngineOptions::default()
     };
     let runtime =
         ConnectOptions { choice: args.runtime, endpoint: args.runtime_endpoint, credentials: logins };
     tracing::info!(node = args.node_name, store = %args.store.display(), "starting");
 
-    let (desired, desired_images) = watch::channel(None);
-    let (reporter, reports) = watch::channel(Report::default());
-    let (object, latest) = watch::channel(None);
-    let (teller, notices) = mpsc::unbounded_channel();
-    let engine = Engine::new(store, registry, options).with_runtime(runtime).with_notices(teller);
-    let (events, publisher) = Events::new(client.clone(), &args.node_name, notices);
+    let engine = Engine::new(store, registry, options).with_runtime(runtime).with_pull_secrets(secrets);
     tokio::select! {
-        ended = cluster::follow(client.clone(), &args.node_name, desired, object) => ended?,
-        () = engine.run(desired_images, reporter) => {}
-        () = cluster::write_status(client, &args.node_name, reports, latest, events) => {}
-        () = publisher.run() => {}
+        ended = node::run(client, &args.node_name, engine) => Err(ended.into()),
         () = stop.cancelled() => {
             tracing::info!("stopping; what is under way goes on at the next start");
-            return Ok(());
+            Ok(())
         }
     }
-    anyhow::bail!("a task that runs for ever ended")
 }

@@ -63,6 +63,7 @@ pub fn status(
         conditions: condition::next(before, vec![verdict], report.generation, now),
         images,
         bytes: Some(bytes),
+        removals: report.removals.clone(),
         summary: Some(NodeStatusSummary {
             images: format!("{ready}/{wanted}"),
             progress: condition::progress(bytes.present, bytes.total, done),
@@ -71,17 +72,9 @@ pub fn status(
 }
 
 fn image_status(image: &ImageReport) -> NodeImageStatus {
-    let mut status = NodeImageStatus {
-        image: image.image.clone(),
-        platform: image.platform.clone(),
-        state: ImageState::Pending,
-        digest: None,
-        size: None,
-        bytes_present: None,
-        reason: None,
-        message: None,
-        retry_time: None,
-    };
+    let mut status = NodeImageStatus::new(&image.image, image.platform.as_deref(), ImageState::Pending);
+    status.new_digest = image.new_digest.as_ref().map(ToString::to_string);
+    status.refresh_time = image.refreshed.map(|time| Time(condition::whole_seconds(time)));
     match &image.state {
         State::Pending => {}
         State::Pulling { present, total } => {
@@ -89,9 +82,14 @@ fn image_status(image: &ImageReport) -> NodeImageStatus {
             status.size = (*total > 0).then(|| bytes(*total));
             status.bytes_present = (*total > 0).then(|| bytes(*present));
         }
-        State::Ready { digest, size } | State::Delivering { digest, size } => {
-            let is_ready = matches!(image.state, State::Ready { .. });
-            status.state = if is_ready { ImageState::Ready } else { ImageState::Delivering };
+        State::Ready { digest, size }
+        | State::Saving { digest, size }
+        | State::Delivering { digest, size } => {
+            status.state = match &image.state {
+                State::Ready { .. } => ImageState::Ready,
+                State::Saving { .. } => ImageState::Saving,
+                _ => ImageState::Delivering,
+            };
             status.digest = Some(digest.to_string());
             status.size = Some(bytes(*size));
             status.bytes_present = Some(bytes(*size));
@@ -122,7 +120,7 @@ mod tests {
     use super::*;
 
     fn image(name: &str, state: State) -> ImageReport {
-        ImageReport { image: name.to_owned(), platform: None, state }
+        ImageReport::new(name, None, state)
     }
 
     fn ready(size: u64) -> State {
@@ -140,7 +138,7 @@ mod tests {
             image("b", State::Pulling { present: 10, total: 50 }),
             image("c", State::Pending),
         ];
-        let status = status(&Report { generation: Some(3), images, runtime: None }, None, now());
+        let status = status(&Report { generation: Some(3), images, ..Report::default() }, None, now());
         assert_eq!(status.bytes, Some(ByteCount { total: 80, present: 40 }));
         let summary = status.summary.unwrap();
         assert_eq!((summary.images.as_str(), summary.progress.as_str()), ("1/3", "50%"));
@@ -155,7 +153,7 @@ mod tests {
             retry_time: Some(now()),
         };
         let images = vec![image("b", failure)];
-        let failing = status(&Report { generation: Some(1), images, runtime: None }, None, now());
+        let failing = status(&Report { generation: Some(1), images, ..Report::default() }, None, now());
         assert!(failing.conditions[0].message.contains("b is not in the registry"));
         assert_eq!(failing.conditions[0].reason, "ImagesFailing");
         let empty = status(&Report::default(), None, now());
@@ -166,7 +164,12 @@ mod tests {
     fn what_is_in_use_is_listed_and_not_counted() {
         let message = "used by container web of pod shop/web-7d4 (running)".to_owned();
         let images = vec![image("a", ready(30)), image("b", State::InUse { message: message.clone() })];
-        let report = Report { generation: Some(1), images, runtime: Some("containerd v2.2.1".to_owned()) };
+        let report = Report {
+            generation: Some(1),
+            images,
+            runtime: Some("containerd v2.2.1".to_owned()),
+            ..Report::default()
+        };
         let status = status(&report, None, now());
         assert_eq!(status.conditions[0].status, "True");
         assert_eq!(status.summary.unwrap().images, "1/1");
@@ -177,7 +180,7 @@ mod tests {
 
     #[test]
     fn an_unchanged_report_gives_an_unchanged_status() {
-        let report = Report { generation: Some(1), images: vec![image("a", ready(30))], runtime: None };
+        let report = Report { generation: Some(1), images: vec![image("a", ready(30))], ..Report::default() };
         let first = status(&report, None, now());
         let later = status(&report, Some(&first), Timestamp::from_second(2_000).unwrap());
         assert_eq!(first, later);

@@ -11,7 +11,7 @@ use std::{
 use larder_oci::Digest;
 use larder_registry::{Anonymous, Credentials, DockerConfig};
 use larder_runtime::{Choice, ConnectOptions, Containers, Image, Runtime, User, Withdrawal};
-use larder_store::{Annex, AnnexBlob, Store, StoredImage};
+use larder_store::{Annex, AnnexBlob, Store, StoreId, StoredImage};
 use tokio::{runtime::Handle, sync::OnceCell};
 
 use crate::{Failure, InUse, args::Globals};
@@ -116,7 +116,8 @@ impl Node {
 
     /// Has the runtime keep the layers that the store has left to it, and no others.
     async fn settle_on(&self, runtime: &Runtime, store: &Store) -> Result<(), String> {
-        let look = runtime.observe(&[], &read_handed_over(store).await?).await;
+        let (id, handed_over) = (read_id(store).await?, read_handed_over(store).await?);
+        let look = runtime.observe(&id, &[], &handed_over).await;
         look.map(drop).map_err(|error| error.to_string())
     }
 
@@ -133,6 +134,13 @@ async fn read_handed_over(store: &Store) -> Result<BTreeSet<Digest>, String> {
     let read = tokio::task::spawn_blocking(move || store.handed_over());
     let layers = read.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
     Ok(layers.into_keys().collect())
+}
+
+/// Which store it is.
+async fn read_id(store: &Store) -> Result<StoreId, String> {
+    let store = store.clone();
+    let read = tokio::task::spawn_blocking(move || store.id().cloned());
+    read.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
 }
 
 impl From<larder_runtime::RuntimeError> for Failure {
@@ -195,6 +203,8 @@ fn known(store: &Store, image: &StoredImage) -> Image {
             config: image.manifest.clone(),
             layers: Vec::new(),
             diff_ids: Vec::new(),
+            pin: None,
+            further: false,
         }
     })
 }
@@ -225,10 +235,10 @@ impl NodeAnnex {
 impl Annex for NodeAnnex {
     /// What a person's command fetches stays in the store: nothing would keep it in the runtime for long. What was left to
     /// the runtime before stays there.
-    fn keep(&self, digest: &Digest, size: u64) -> io::Result<bool> {
+    fn keep(&self, store: &StoreId, digest: &Digest, size: u64) -> io::Result<bool> {
         let handed_over = Handle::current().block_on(self.node.handed_over(&self.store));
         if handed_over.map_err(io::Error::other)?.contains(digest) {
-            self.runtime()?.keep(digest, size)
+            self.runtime()?.keep(store, digest, size)
         } else {
             Ok(false)
         }

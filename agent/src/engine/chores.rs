@@ -9,7 +9,10 @@ use larder_oci::ImageKey;
 use larder_runtime::{Containers, Image, Layers, Owner, Runtime, RuntimeError, User, Withdrawal};
 use larder_store::{Claim, CollectOptions, Store, StoreError};
 
-use super::observe;
+use super::{
+    observe,
+    purge::{self, Kept, Purge, Purged},
+};
 
 /// What is wanted, as those see it who take things away.
 #[derive(Debug, Clone, Default)]
@@ -37,6 +40,10 @@ pub(super) struct Chores {
     pub leave: Vec<ImageKey>,
     /// A person's images that are not wanted any more.
     pub give_back: Vec<ImageKey>,
+    /// Blobs may have lost the name that they were kept for.
+    pub collect: bool,
+    /// What rules take away.
+    pub purges: Vec<Purge>,
 }
 
 /// What came of it.
@@ -52,6 +59,8 @@ pub(super) struct Done {
     pub failed: BTreeMap<ImageKey, RuntimeError>,
     /// What was cleaned up, where that worked.
     pub forgotten: BTreeSet<ImageKey>,
+    /// What became of what rules take away.
+    pub purged: Vec<Purged>,
     pub trouble: Option<StoreError>,
 }
 
@@ -62,6 +71,8 @@ impl Chores {
             && self.remove.is_empty()
             && self.leave.is_empty()
             && self.give_back.is_empty()
+            && self.purges.is_empty()
+            && !self.collect
     }
 
     /// Those that must not be fetched or delivered meanwhile.
@@ -71,7 +82,13 @@ impl Chores {
     }
 
     /// Carries them out. An image that is wanted again by the time its turn comes is passed over.
-    pub(super) async fn run(self, store: Store, runtime: Option<Runtime>, wanted: WantedNow) -> Done {
+    pub(super) async fn run(
+        self,
+        store: Store,
+        runtime: Option<Runtime>,
+        wanted: WantedNow,
+        kept: Kept,
+    ) -> Done {
         let mut done = Done::default();
         // First, so that whatever interrupts the rest, an image that was released is not taken for one to remove.
         let claims = self.claims.into_iter().chain(self.leave.iter().map(|key| (key.clone(), Claim::Retain)));
@@ -134,10 +151,11 @@ impl Chores {
                 Err(error) => drop(done.failed.insert(key, error)),
             }
         }
-        match take_out(&store, gone, forget, wanted).await {
+        match take_out(&store, gone, forget, wanted, self.collect).await {
             Ok(forgotten) => done.forgotten = forgotten,
             Err(error) => done.trouble = Some(error),
         }
+        done.purged = purge::carry_out(self.purges, &store, runtime.as_ref(), &kept).await;
         done
     }
 }
@@ -203,8 +221,9 @@ async fn take_out(
     gone: Vec<ImageKey>,
     forget: BTreeSet<ImageKey>,
     wanted: WantedNow,
+    collect: bool,
 ) -> Result<BTreeSet<ImageKey>, StoreError> {
-    if gone.is_empty() && forget.is_empty() {
+    if gone.is_empty() && forget.is_empty() && !collect {
         return Ok(forget);
     }
     let store = store.clone();

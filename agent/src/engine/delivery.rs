@@ -6,12 +6,18 @@ use larder_oci::{Digest, ImageKey, spec::Descriptor};
 use larder_pull::{Event, Observer};
 use larder_runtime::{Arrivals, Category, Image, Layers, Owner, RuntimeError};
 use tokio::{
-    sync::{OwnedSemaphorePermit, oneshot},
+    sync::oneshot,
     task::{Id, JoinError},
     time::Instant,
 };
 
-use super::{Engine, image::Failure, observe, pulls::Resolved};
+use super::{
+    Engine,
+    image::Failure,
+    names::Names,
+    observe,
+    pulls::{Held, Resolved},
+};
 use crate::reason;
 
 /// Images that are given to the runtime at the same time, beside those that are still being fetched. Unpacking is a matter
@@ -32,7 +38,7 @@ pub(super) struct Pipeline(Mutex<Open>);
 struct Open {
     resolved: Option<oneshot::Sender<Resolved>>,
     arrivals: Option<Arrivals>,
-    slot: Option<Arc<OwnedSemaphorePermit>>,
+    turn: Option<Arc<Held>>,
 }
 
 impl Pipeline {
@@ -41,8 +47,8 @@ impl Pipeline {
     }
 
     /// Keeps the pull's turn until the delivery ends.
-    pub(super) fn hold(&self, slot: Arc<OwnedSemaphorePermit>) {
-        self.open().slot = Some(slot);
+    pub(super) fn hold(&self, turn: Arc<Held>) {
+        self.open().turn = Some(turn);
     }
 
     /// The pull has brought everything.
@@ -59,7 +65,7 @@ impl Pipeline {
     }
 
     fn done(&self) {
-        self.open().slot = None;
+        self.open().turn = None;
     }
 }
 
@@ -92,9 +98,10 @@ impl Engine {
         }
         let (sender, receiver) = oneshot::channel::<Resolved>();
         let (arrivals, layers) = Layers::arriving();
-        let open = Open { resolved: Some(sender), arrivals: Some(arrivals), slot: None };
+        let open = Open { resolved: Some(sender), arrivals: Some(arrivals), turn: None };
         let pipeline = Arc::new(Pipeline(Mutex::new(open)));
         let (store, wanted, shared) = (self.store.clone(), key.clone(), pipeline.clone());
+        let owner = owner(&self.names, key);
         let abort = self.deliveries.spawn(async move {
             let Ok((manifest, index)) = receiver.await else { return Delivery::Nothing };
             let read = {
@@ -102,7 +109,7 @@ impl Engine {
                 observe::run(move || Image::read_manifest(&store, key, manifest, index)).await
             };
             let delivered = match read {
-                Ok(image) => runtime.deliver(&store, &image, Owner::Agent, layers).await,
+                Ok(image) => runtime.deliver(&store, &image, owner, layers).await,
                 Err(error) => Err(error.into()),
             };
             shared.done();
@@ -123,16 +130,20 @@ impl Engine {
             return;
         }
         let (store, wanted, slots) = (self.store.clone(), key.clone(), self.delivery_slots.clone());
+        let (owner, names) = (owner(&self.names, &key), self.names.clone());
         let abort = self.deliveries.spawn(async move {
             let Ok(_slot) = slots.acquire().await else { return Delivery::Nothing };
             tracing::info!(image = %wanted, "giving it to the container runtime");
             let read = {
                 let (store, key) = (store.clone(), wanted.clone());
-                observe::run(move || store.image(&key)?.map(|image| Image::read(&store, &image)).transpose())
-                    .await
+                observe::run(move || {
+                    let found = store.image(&key)?;
+                    found.map(|image| observe::read(&store, &image, &names)).transpose()
+                })
+                .await
             };
             Delivery::Ended(match read {
-                Ok(Some(image)) => runtime.deliver(&store, &image, Owner::Agent, Layers::all_there()).await,
+                Ok(Some(image)) => runtime.deliver(&store, &image, owner, Layers::all_there()).await,
                 // Somebody took it out of the store. The next look finds that out.
                 Ok(None) => Err(RuntimeError::Interrupted),
                 Err(error) => Err(error.into()),
@@ -175,4 +186,9 @@ impl Engine {
             }
         }
     }
+}
+
+/// On whose behalf a wanted image is given to the runtime.
+fn owner(names: &Names, key: &ImageKey) -> Owner {
+    Owner::Agent { pin: names.pin(key).unwrap_or(true) }
 }

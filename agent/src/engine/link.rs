@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, future::Future, time::Duration};
 
 use larder_oci::{Digest, ImageKey};
 use larder_runtime::{self as runtime, Choice, ConnectOptions, Observation, Runtime, RuntimeError};
+use larder_store::StoreId;
 use tokio::time::{Instant, timeout};
 
 /// How long the runtime may be away before images are not reported ready any more: a restart takes a second or two, and
@@ -110,6 +111,11 @@ impl Link {
         if self.away.is_some() { None } else { self.runtime() }
     }
 
+    /// Whether it is known what is in the runtime: it answers, or there is none.
+    pub(super) fn answers(&self) -> bool {
+        self.away.is_none() && self.runtime.is_some()
+    }
+
     /// Whether an image is to be given to a runtime. Before one has been found: all of them, to be on the safe side.
     pub(super) fn takes(&self, key: &ImageKey) -> bool {
         self.runtime.as_ref().is_none_or(|runtime| runtime.takes(key))
@@ -150,12 +156,13 @@ impl Link {
     /// How images stand; `None` where there is no runtime, or it does not answer.
     pub(super) async fn observe(
         &mut self,
+        store: &StoreId,
         images: &[runtime::Image],
         handed_over: &BTreeSet<Digest>,
     ) -> Option<Observation> {
         let now = Instant::now();
         let runtime = self.runtime().filter(|_| self.may_ask(now))?.clone();
-        match patiently(runtime.observe(images, handed_over)).await {
+        match patiently(runtime.observe(store, images, handed_over)).await {
             Ok(observation) => {
                 if let Some(away) = self.away.take() {
                     tracing::info!(seconds = away.since.elapsed().as_secs(), "the container runtime is back");
@@ -186,7 +193,9 @@ impl Link {
 }
 
 /// An answer, or an error where there is none for too long.
-async fn patiently<T>(answer: impl Future<Output = Result<T, RuntimeError>>) -> Result<T, RuntimeError> {
+pub(super) async fn patiently<T>(
+    answer: impl Future<Output = Result<T, RuntimeError>>,
+) -> Result<T, RuntimeError> {
     match timeout(PATIENCE, answer).await {
         Ok(result) => result,
         Err(_) => Err(RuntimeError::Refused {

@@ -6,8 +6,10 @@
 //!
 //! | what | where | at the same time |
 //! | --- | --- | --- |
-//! | fetching | `pulls` | a task an image, three a registry |
+//! | fetching | `pulls`; in which order: `schedule` | a task an image, three a registry |
+//! | loading from archives | `load` | a task an archive, two for files |
 //! | giving to the runtime | `delivery` | beside each pull; of images that are there, two |
+//! | saving archives | `archives` | one |
 //! | taking away | `chores` | one task for all |
 //!
 //! # A runtime that is away
@@ -17,25 +19,40 @@
 //! before included. Nothing is fetched for it then, since it may have the layers. An agent that is started beside a runtime
 //! that is away waits, and reports nothing within the grace.
 
+mod archives;
 mod backoff;
 mod chores;
 mod delivery;
 mod desired;
+mod disk;
+mod fetch;
 mod image;
+mod ledger;
 mod link;
+mod load;
+mod logins;
+mod names;
 mod observe;
 mod pulls;
+mod purge;
+mod refresh;
+mod removals;
 mod report;
+mod schedule;
+mod stop;
+mod survey;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
 
+use k8s_openapi::jiff::Timestamp;
 use larder_oci::ImageKey;
 use larder_plan::node::{self, Spared, Step, Wanted};
-use larder_pull::{PullError, Pulled, Puller};
+use larder_pull::{Pulled, Puller};
 use larder_registry::Registry;
 use larder_runtime::{ConnectOptions, User};
 use larder_store::{Claim, Store, StoreError};
@@ -45,14 +62,25 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 
+use archives::Archives;
 pub use backoff::BackoffOptions;
 use chores::{Chores, Done, WantedNow};
 use delivery::{CONCURRENT_DELIVERIES, Delivery};
-pub use desired::{Desired, DesiredImage, EngineOptions};
+use desired::Fetching;
+pub use desired::{Desired, DesiredImage, EngineOptions, Source, all_names};
+use disk::Disks;
+pub(crate) use fetch::FetchError;
 use image::{Image, News};
+use ledger::Ledger;
 use link::Link;
+use load::Loads;
+pub use logins::{PullSecrets, Repository};
+use names::{Named, Names};
 use observe::{Observed, Standing};
+use refresh::LookResult;
+use removals::Removals;
 pub use report::{ImageReport, Notice, Report, State};
+use schedule::Turns;
 
 /// How often progress is reported while something is being fetched.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
@@ -73,21 +101,39 @@ pub struct Engine {
     link: Link,
     options: EngineOptions,
     notices: Option<mpsc::UnboundedSender<Notice>>,
+    pull_secrets: Option<Arc<dyn PullSecrets>>,
     desired: Desired,
+    names: Arc<Names>,
     images: BTreeMap<ImageKey, Image>,
     observed: Observed,
     /// Those that the runtime said it has, when it was last asked.
     ready: BTreeSet<ImageKey>,
     /// Why the store could not be read or changed, last time.
     trouble: Option<String>,
-    pulls: JoinSet<Result<Pulled, PullError>>,
+    pulls: JoinSet<Result<Pulled, FetchError>>,
     pull_keys: HashMap<Id, ImageKey>,
-    slots: HashMap<String, Arc<Semaphore>>,
+    /// How each wanted image is to be fetched.
+    fetching: BTreeMap<ImageKey, Fetching>,
+    turns: Turns,
+    disks: Arc<Disks>,
+    /// Tags that are being looked up.
+    looks: JoinSet<LookResult>,
+    look_keys: HashMap<Id, ImageKey>,
     deliveries: JoinSet<Delivery>,
     delivery_keys: HashMap<Id, ImageKey>,
     delivery_slots: Arc<Semaphore>,
+    /// Giving further names in the store: at most one task.
+    naming: JoinSet<Named>,
+    /// Not before this, since it was of no use.
+    naming_at: Option<Instant>,
+    /// The import folder.
+    loads: Loads,
+    /// The export folder.
+    archives: Archives,
     /// At most one task.
     chores: JoinSet<Done>,
+    /// A name has gone from one image to another: what only the former needed can be reclaimed.
+    is_stale: bool,
     /// Not before this, since the store failed.
     chores_at: Option<Instant>,
     /// The images that it takes away.
@@ -97,6 +143,7 @@ pub struct Engine {
     kept: BTreeMap<ImageKey, Kept>,
     /// Images whose interrupted pulls are to be cleaned up.
     forget: BTreeSet<ImageKey>,
+    removals: Removals,
     /// When to look at what the runtime tells of.
     look_at: Option<Instant>,
     last_look: Instant,
@@ -108,6 +155,8 @@ pub struct Engine {
 struct Kept {
     /// What uses it; nothing where the runtime did not let it go for another reason.
     users: Vec<User>,
+    /// Why the runtime did not let it go, last time.
+    refusal: Option<String>,
     /// Something has happened since that may let it go.
     try_again: bool,
 }
@@ -133,6 +182,13 @@ impl Engine {
     /// An engine that has not started, for a node without a container runtime.
     #[must_use]
     pub fn new(store: Store, registry: Registry, options: EngineOptions) -> Self {
+        let removals = Removals::new(options.removal_grace);
+        let disks = Arc::new(Disks::new(store.root(), options.runtime_root.clone()));
+        let ledger = Arc::new(Ledger::of(&store));
+        // What is noted of them has to hold wherever the program is started.
+        let absolute = |folder: &PathBuf| std::path::absolute(folder).unwrap_or_else(|_| folder.clone());
+        let loads = Loads::new(options.import_dir.as_ref().map(absolute), ledger.clone());
+        let archives = Archives::new(options.export_dir.as_ref().map(absolute), ledger);
         Self {
             puller: Puller::new(store.clone(), registry.clone()),
             store,
@@ -140,23 +196,35 @@ impl Engine {
             link: Link::none(),
             options,
             notices: None,
+            pull_secrets: None,
             desired: Desired::default(),
+            names: Arc::default(),
             images: BTreeMap::new(),
             observed: Observed::default(),
             ready: BTreeSet::new(),
             trouble: None,
             pulls: JoinSet::new(),
             pull_keys: HashMap::new(),
-            slots: HashMap::new(),
+            fetching: BTreeMap::new(),
+            turns: Turns::default(),
+            disks,
+            looks: JoinSet::new(),
+            look_keys: HashMap::new(),
             deliveries: JoinSet::new(),
             delivery_keys: HashMap::new(),
             delivery_slots: Arc::new(Semaphore::new(CONCURRENT_DELIVERIES)),
+            naming: JoinSet::new(),
+            naming_at: None,
+            loads,
+            archives,
             chores: JoinSet::new(),
+            is_stale: false,
             chores_at: None,
             tidying: BTreeSet::new(),
             wanted_now: WantedNow::default(),
             kept: BTreeMap::new(),
             forget: BTreeSet::new(),
+            removals,
             look_at: None,
             last_look: Instant::now(),
             has_reported: false,
@@ -198,13 +266,17 @@ impl Engine {
             match self.wait(&mut desired, &reports).await {
                 Wake::Outside => {
                     self.kept.values_mut().for_each(|kept| kept.try_again = true);
+                    self.removals.look_again();
                     self.link.hurry();
                 }
                 Wake::Inside => {}
                 Wake::End => {
                     self.pulls.shutdown().await;
+                    self.looks.shutdown().await;
                     self.deliveries.shutdown().await;
+                    self.naming.shutdown().await;
                     self.chores.shutdown().await;
+                    self.archives.shutdown().await;
                     return;
                 }
             }
@@ -222,7 +294,15 @@ impl Engine {
         let mut progress = tokio::time::interval(PROGRESS_INTERVAL);
         let runtime = self.link.runtime().cloned();
         loop {
-            let due = self.images.values().flat_map(Image::due).chain(self.link.due()).chain(self.chores_at);
+            let due = self
+                .images
+                .values()
+                .flat_map(Image::due)
+                .chain(self.link.due())
+                .chain(self.chores_at)
+                .chain(self.removals.due())
+                .chain(self.naming_at);
+            let due = due.chain(self.loads.due()).chain(self.archives.due());
             let wake = wake(due, now, check).min(self.look_at.unwrap_or(check));
             let changed = async {
                 match &runtime {
@@ -236,12 +316,24 @@ impl Engine {
                     self.record_pull(ended);
                     return Wake::Inside;
                 }
+                Some(ended) = self.looks.join_next_with_id() => {
+                    self.record_look(ended);
+                    return Wake::Inside;
+                }
                 Some(ended) = self.deliveries.join_next_with_id() => {
                     self.record_delivery(ended);
                     return Wake::Inside;
                 }
+                Some(named) = self.naming.join_next() => {
+                    self.record_naming(named);
+                    return Wake::Inside;
+                }
                 Some(done) = self.chores.join_next() => {
                     self.record_chores(done);
+                    return Wake::Inside;
+                }
+                saved = self.archives.ended() => {
+                    self.record_save(saved);
                     return Wake::Inside;
                 }
                 () = changed => self.look_at = Some((Instant::now() + DEBOUNCE).max(self.last_look + LOOK_INTERVAL)),
@@ -256,9 +348,13 @@ impl Engine {
 
     /// Forgets what is no longer wanted, and makes room for what is.
     fn take_up(&mut self, desired: Desired) {
-        let wanted = desired.keys();
+        let names = Names::of(&desired.images);
+        let wanted = names.all();
         self.images.retain(|key, image| {
-            let keep = wanted.contains(key);
+            let keep = names.contains(key) && names.source(key) == self.names.source(key);
+            if keep && names.pin(key) != self.names.pin(key) {
+                image.expect_change();
+            }
             if !keep {
                 self.forget.insert(key.clone());
                 image.abort();
@@ -270,8 +366,36 @@ impl Engine {
             self.kept.remove(key);
             self.images.entry(key.clone()).or_insert_with(|| Image::new(&self.options.backoff));
         }
+        self.disks.keep_free(desired.disk_reserve);
+        let before = std::mem::replace(&mut self.fetching, desired.fetching());
+        for (key, fetching) in &self.fetching {
+            if before.get(key).is_some_and(|before| before.source != fetching.source)
+                && let Some(image) = self.images.get_mut(key)
+            {
+                image.start_over();
+            }
+        }
+        for (key, fetching) in &self.fetching {
+            if let Some(image) = self.images.get_mut(key) {
+                image.set_backoff(&self.options.backoff.with(&fetching.retry));
+            }
+        }
+        let now = Timestamp::now();
+        for image in &desired.images {
+            let known = image.key.as_ref().ok().and_then(|key| self.images.get_mut(key));
+            if let Some(known) = known {
+                known.look.follow(image, self.options.seed, now);
+                let held = image.key.as_ref().ok().and_then(|key| self.observed.complete(key));
+                // A tag that moved a while ago and is to be followed from now on.
+                known.rechecked &=
+                    !(image.always && held.is_some_and(|held| known.look.moved(&held.digest).is_some()));
+            }
+        }
         self.wanted_now.set(wanted.union(&desired.deferred).cloned().collect());
+        self.removals.take_up(&desired, wanted.iter().chain(&desired.deferred).chain(&desired.released));
+        self.names = Arc::new(names);
         self.desired = desired;
+        self.assign_logins();
     }
 
     /// Observe, plan, act.
@@ -283,15 +407,21 @@ impl Engine {
             self.store = self.store.clone().with_annex(annex);
             self.puller = Puller::new(self.store.clone(), self.registry.clone());
         }
-        let wanted = self.desired.keys();
-        match observe::observe(&self.store, &mut self.link, &wanted, &mut self.observed).await {
+        match observe::observe(&self.store, &mut self.link, &self.names, &mut self.observed).await {
             Ok(observed) => (self.observed, self.trouble) = (observed, None),
             Err(error) => return self.store_failed(&error),
         }
         self.compare();
+        self.look_at_imports().await;
+        for image in self.images.values_mut() {
+            image.look_for_room(|takes| self.disks.have_room_for(takes));
+        }
         let spared = Spared { released: &self.desired.released, deferred: &self.desired.deferred };
         let steps = node::steps(&self.wanted(), &spared, &self.held(), &self.observed.strays);
+        self.removals.look(&self.store, &mut self.link).await;
         self.act(steps);
+        self.start_looks();
+        self.tend_archives().await;
     }
 
     /// Compares with what was ready before, and tells of what was lost and is back.
@@ -304,7 +434,7 @@ impl Engine {
                     image.found(digest)
                 }
                 Some((Standing::Unknown, _)) => None,
-                Some((Standing::Moved(_), _)) => {
+                Some((Standing::Moved(_) | Standing::Elsewhere, _)) => {
                     self.ready.remove(key);
                     None
                 }
@@ -329,11 +459,14 @@ impl Engine {
 
     fn act(&mut self, steps: Vec<Step>) {
         let mut chores = Chores::default();
+        let mut tags = Vec::new();
         let mut unwanted = Vec::new();
+        let mut fetch = Vec::new();
         for step in steps {
             match step {
-                Step::Fetch(key) => self.start_pull(&key),
+                Step::Fetch(key) => fetch.push(key),
                 Step::Deliver(key) => self.start_delivery(key),
+                Step::Tag { key, of } => tags.push((key, of)),
                 Step::Claim(key) => chores.claims.push((key, Claim::Delete)),
                 Step::Release(key) => chores.claims.push((key, Claim::Retain)),
                 Step::Remove(_) if self.options.keep_unwanted => {}
@@ -342,6 +475,8 @@ impl Engine {
                 Step::GiveBack(key) => unwanted.push((key, Away::GiveBack)),
             }
         }
+        self.start_pulls(&fetch);
+        self.start_naming(tags);
         // What is wanted again, or has gone otherwise, is no longer kept.
         self.kept
             .retain(|key, _| self.forget.contains(key) || unwanted.iter().any(|(other, _)| other == key));
@@ -357,12 +492,14 @@ impl Engine {
             }
         }
         chores.forget = self.forget.iter().filter(|key| self.may_go(key)).cloned().collect();
+        chores.purges = self.removals.take();
+        chores.collect = std::mem::take(&mut self.is_stale);
         if chores.is_empty() {
             return;
         }
         self.tidying = chores.touched();
         let (store, runtime) = (self.store.clone(), self.link.runtime().cloned());
-        self.chores.spawn(chores.run(store, runtime, self.wanted_now.clone()));
+        self.chores.spawn(chores.run(store, runtime, self.wanted_now.clone(), self.removals.kept.clone()));
     }
 
     /// Whether it is time to try to take an image away: the runtime answers, what it said last time may have changed, and
@@ -377,6 +514,11 @@ impl Engine {
         self.tidying.clear();
         self.chores_at = None;
         let Ok(done) = done else { return };
+        for notice in self.removals.record(done.purged) {
+            if let Some(notices) = &self.notices {
+                notices.send(notice).ok();
+            }
+        }
         for key in done.removed.iter().chain(&done.left) {
             // Should it be there at the next look all the same, it must not keep us busy.
             self.kept.insert(key.clone(), Kept::default());
@@ -390,12 +532,18 @@ impl Engine {
             if self.kept.get(&key).is_none_or(|kept| kept.users != users) {
                 tracing::info!(image = %key, containers = users.len(), "not wanted any more, but in use");
             }
-            self.kept.insert(key, Kept { users, try_again: false });
+            self.kept.insert(key, Kept { users, ..Kept::default() });
         }
         for (key, error) in done.failed {
-            tracing::warn!(image = %key, %error, "the container runtime does not let it go; trying again");
+            let refusal = Some(error.to_string());
             // What used it is still named.
-            self.kept.entry(key).or_default().try_again = false;
+            let kept = self.kept.entry(key.clone()).or_default();
+            kept.try_again = false;
+            // It is tried at every look: what is said each time is no news.
+            if kept.refusal != refusal {
+                tracing::warn!(image = %key, %error, "the container runtime does not let it go; trying again");
+            }
+            kept.refusal = refusal;
         }
         self.forget.retain(|key| !done.forgotten.contains(key));
         if let Some(error) = done.trouble {
@@ -417,10 +565,15 @@ impl Engine {
             *wanted.entry(key).or_default() |= always;
         }
         let rechecked = |key| self.images.get(key).is_some_and(|image| image.rechecked);
-        wanted
-            .into_iter()
-            .map(|(key, always)| Wanted { key: key.clone(), recheck: always && !rechecked(key) })
-            .collect()
+        let own = wanted.into_iter().map(|(key, always)| Wanted {
+            key: key.clone(),
+            recheck: always && !rechecked(key),
+            of: None,
+        });
+        let further = self.names.further();
+        let further =
+            further.map(|(key, of)| Wanted { key: key.clone(), recheck: false, of: Some(of.clone()) });
+        own.chain(further).collect()
     }
 
     fn publish(&mut self, reports: &watch::Sender<Report>) {

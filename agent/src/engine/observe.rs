@@ -1,14 +1,17 @@
 //! Looking at the store and at the runtime.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
-use larder_oci::{Digest, ImageKey};
+use larder_oci::{Digest, ImageKey, spec::Descriptor};
 use larder_plan::node::{self, Delivered, Held};
 use larder_runtime::{self as runtime, Observation};
-use larder_store::{Claim, Store, StoreError, StoredImage};
+use larder_store::{Claim, Store, StoreError, StoreId, StoredImage};
 use tokio::task::spawn_blocking;
 
-use super::link::Link;
+use super::{link::Link, names::Names};
 
 /// What the node holds.
 #[derive(Debug, Default)]
@@ -24,7 +27,7 @@ pub(super) struct Found {
     pub digest: Digest,
     pub size: u64,
     complete: bool,
-    claim: Claim,
+    pub claim: Claim,
     pub standing: Standing,
 }
 
@@ -37,6 +40,8 @@ pub(super) enum Standing {
     Moved(Digest),
     Missing,
     Unknown,
+    /// Layers of it were left to a runtime, and there is none.
+    Elsewhere,
 }
 
 impl Observed {
@@ -54,12 +59,13 @@ impl Observed {
             Standing::Moved(to) if looked_up(key, to) => Delivered::Missing,
             Standing::Moved(_) => Delivered::Moved,
             Standing::Missing => Delivered::Missing,
-            Standing::Unknown => Delivered::Unknown,
+            Standing::Unknown | Standing::Elsewhere => Delivered::Unknown,
         };
         self.images
             .iter()
             .map(|(key, found)| Held {
                 key: key.clone(),
+                digest: found.digest.clone(),
                 complete: found.complete,
                 claim: claim(found.claim),
                 delivered: delivered(key, &found.standing),
@@ -84,22 +90,25 @@ impl Observed {
 
 /// What one look at the store gave.
 struct Look {
+    store: StoreId,
     images: BTreeMap<ImageKey, Found>,
     /// Those to ask the runtime about, and what that needs to know.
     asked: Vec<runtime::Image>,
     handed_over: BTreeSet<Digest>,
+    /// Those that can't be read for want of a runtime.
+    elsewhere: BTreeSet<ImageKey>,
 }
 
 /// Looks at both. `before` is what the last look gave: where the runtime does not answer, its strays are still that.
 pub(super) async fn observe(
     store: &Store,
     link: &mut Link,
-    wanted: &BTreeSet<ImageKey>,
+    names: &Arc<Names>,
     before: &mut Observed,
 ) -> Result<Observed, StoreError> {
-    let first = look(store, link, wanted).await?;
-    let mut images = first.images;
-    let observation = link.observe(&first.asked, &first.handed_over).await;
+    let first = look(store, link, names).await?;
+    let (mut images, elsewhere) = (first.images, first.elsewhere);
+    let observation = link.observe(&first.store, &first.asked, &first.handed_over).await;
     if let Some(lost) =
         observation.as_ref().map(|observation| &observation.lost).filter(|lost| !lost.is_empty())
     {
@@ -109,10 +118,13 @@ pub(super) async fn observe(
         );
         let (changed, lost) = (store.clone(), lost.clone());
         run(move || changed.lost(&lost)).await?;
-        images = look(store, link, wanted).await?.images;
+        images = look(store, link, names).await?.images;
     }
     for (key, found) in &mut images {
-        found.standing = standing(key, link, observation.as_ref());
+        found.standing = match standing(key, link, observation.as_ref()) {
+            Standing::NotNeeded if elsewhere.contains(key) => Standing::Elsewhere,
+            standing => standing,
+        };
     }
     let strays = match (observation, link.runtime()) {
         (Some(observation), _) => observation.strays,
@@ -135,35 +147,57 @@ fn standing(key: &ImageKey, link: &Link, observation: Option<&Observation>) -> S
     }
 }
 
-async fn look(store: &Store, link: &Link, wanted: &BTreeSet<ImageKey>) -> Result<Look, StoreError> {
-    let (store, wanted, runtime) = (store.clone(), wanted.clone(), link.runtime().cloned());
+async fn look(store: &Store, link: &Link, names: &Arc<Names>) -> Result<Look, StoreError> {
+    let (store, names, runtime) = (store.clone(), names.clone(), link.runtime().cloned());
     run(move || {
-        let mut look = Look { images: BTreeMap::new(), asked: Vec::new(), handed_over: BTreeSet::new() };
+        let mut look = Look {
+            store: store.id()?.clone(),
+            images: BTreeMap::new(),
+            asked: Vec::new(),
+            handed_over: store.handed_over()?.into_keys().collect(),
+            elsewhere: BTreeSet::new(),
+        };
         for image in store.images()? {
             let found = Found {
                 digest: image.target.clone(),
-                complete: store.is_complete(&image)?,
+                // What it was given as a further name for says nothing of what a registry means by it.
+                complete: store.is_complete(&image)? && !(image.further && names.is_own(&image.key)),
                 size: store.image_size(&image).unwrap_or_default(),
                 claim: image.claim,
                 standing: Standing::Unknown,
             };
             let takes = runtime.as_ref().is_some_and(|runtime| runtime.takes(&image.key));
-            if takes && is_ours(&image, &wanted) {
-                look.asked.extend(runtime::Image::read(&store, &image));
+            if takes && is_ours(&image, &names) {
+                look.asked.extend(read(&store, &image, &names));
+            }
+            if runtime.is_none() && needs_any(&store, &image, &look.handed_over) {
+                look.elsewhere.insert(image.key.clone());
             }
             look.images.insert(image.key, found);
-        }
-        if runtime.is_some() {
-            look.handed_over = store.handed_over()?.into_keys().collect();
         }
         Ok(look)
     })
     .await
 }
 
+/// Whether a layer of an image is among these. One whose manifest can't be read has other troubles. Blocks.
+fn needs_any(store: &Store, image: &StoredImage, layers: &BTreeSet<Digest>) -> bool {
+    let is_among =
+        |layer: &Descriptor| Digest::try_from(layer.digest()).is_ok_and(|digest| layers.contains(&digest));
+    !layers.is_empty()
+        && runtime::Image::read(store, image).is_ok_and(|image| image.layers.iter().any(is_among))
+}
+
 /// Whether the agent cares how an image stands in the runtime.
-fn is_ours(image: &StoredImage, wanted: &BTreeSet<ImageKey>) -> bool {
-    image.claim != Claim::None || wanted.contains(&image.key)
+fn is_ours(image: &StoredImage, names: &Names) -> bool {
+    image.claim != Claim::None || names.contains(&image.key)
+}
+
+/// What the runtime needs to know of an image that the store names. Blocks.
+pub(super) fn read(store: &Store, image: &StoredImage, names: &Names) -> Result<runtime::Image, StoreError> {
+    let read = runtime::Image::read(store, image)?;
+    let further = read.further || names.source(&image.key).is_some();
+    Ok(runtime::Image { pin: names.pin(&image.key), further, ..read })
 }
 
 /// Runs what blocks off the async threads.

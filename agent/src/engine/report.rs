@@ -1,7 +1,7 @@
 //! What the engine says about the images.
 
 use k8s_openapi::jiff::Timestamp;
-use larder_crds::FailureReason;
+use larder_crds::{FailureReason, NodeRemovalStatus};
 use larder_oci::{Digest, ImageKey, Platform};
 use larder_runtime::User;
 use tokio::time::Instant;
@@ -22,6 +22,8 @@ pub struct Report {
     pub images: Vec<ImageReport>,
     /// The container runtime, such as `containerd v2.2.1`.
     pub runtime: Option<String>,
+    /// What the rules for removal match, in the order of the rules.
+    pub removals: Vec<NodeRemovalStatus>,
 }
 
 impl Report {
@@ -42,6 +44,24 @@ pub struct ImageReport {
     pub platform: Option<String>,
     /// Where it stands.
     pub state: State,
+    /// The digest that its tag stands for in the registry, where that is another than the one that is held.
+    pub new_digest: Option<Digest>,
+    /// When its tag was last looked up, where it is looked up again and again.
+    pub refreshed: Option<Timestamp>,
+}
+
+impl ImageReport {
+    /// A report of which nothing more is known than where the image stands.
+    #[must_use]
+    pub fn new(image: &str, platform: Option<&str>, state: State) -> Self {
+        Self {
+            image: image.to_owned(),
+            platform: platform.map(str::to_owned),
+            state,
+            new_digest: None,
+            refreshed: None,
+        }
+    }
 }
 
 /// Where an image stands.
@@ -63,7 +83,14 @@ pub enum State {
         /// Bytes in all.
         size: u64,
     },
-    /// It is there, every byte verified, in the runtime too where there is one.
+    /// It is ready, and archives of it are being written.
+    Saving {
+        /// The digest that the name stands for.
+        digest: Digest,
+        /// Bytes in all.
+        size: u64,
+    },
+    /// It is there, every byte verified, in the runtime too where there is one; and in the archives that are asked for.
     Ready {
         /// The digest that the name stands for.
         digest: Digest,
@@ -93,48 +120,72 @@ pub enum Notice {
     Restored(ImageKey),
     /// An image that nobody wants is gone.
     Removed(ImageKey),
+    /// Images are gone since a rule takes them away.
+    RemovedByRule {
+        /// The `ImageCache` whose rule it is.
+        cache: String,
+        /// The rule's `image`.
+        rule: String,
+        /// The images, each with the names that it had.
+        images: Vec<String>,
+    },
 }
 
 pub(super) fn report(engine: &Engine) -> Report {
     let now = Instant::now();
-    let wanted = engine.desired.images.iter().map(|wanted| ImageReport {
-        image: wanted.image.clone(),
-        platform: wanted.platform.clone(),
-        state: match (&engine.trouble, &wanted.key) {
+    let wanted = engine.desired.images.iter().map(|wanted| {
+        let state = match (&engine.trouble, &wanted.key) {
             (Some(trouble), _) => failed(FailureReason::StoreError, trouble),
             (None, Err(unreadable)) => failed(FailureReason::InvalidReference, unreadable),
-            (None, Ok(key)) => state(engine, key, now),
-        },
+            (None, Ok(key)) => {
+                engine.with_archives(wanted, engine.with_further_names(key, state(engine, key, now), now))
+            }
+        };
+        let report = ImageReport::new(&wanted.image, wanted.platform.as_deref(), state);
+        let Some((key, known)) =
+            wanted.key.as_ref().ok().and_then(|key| Some((key, engine.images.get(key)?)))
+        else {
+            return report;
+        };
+        let held = engine.observed.complete(key).map(|found| &found.digest);
+        let new_digest = held.and_then(|held| known.look.moved(held)).cloned();
+        ImageReport { new_digest, refreshed: known.look.refreshed(), ..report }
     });
-    let in_use =
-        engine.kept.iter().filter(|(_, kept)| !kept.users.is_empty()).map(|(key, kept)| ImageReport {
-            image: key.name.to_string(),
-            platform: (key.platform != Platform::host()).then(|| key.platform.to_string()),
-            state: State::InUse { message: describe_users(&kept.users) },
-        });
+    let in_use = engine.kept.iter().filter(|(_, kept)| !kept.users.is_empty()).map(|(key, kept)| {
+        let platform = (key.platform != Platform::host()).then(|| key.platform.to_string());
+        let state = State::InUse { message: describe_users(&kept.users) };
+        ImageReport::new(key.name.as_str(), platform.as_deref(), state)
+    });
     Report {
         generation: engine.desired.generation,
         images: wanted.chain(in_use).collect(),
         runtime: engine.link.description().cloned(),
+        removals: engine.removals.statuses(),
     }
 }
 
-fn failed(reason: FailureReason, message: &str) -> State {
+/// Said of an image that was given to a runtime which is not to be found any more.
+const ELSEWHERE: &str = "layers of it were left to the node's container runtime, and there is none: let --runtime and \
+                         --runtime-endpoint name it, or take the image out of its ImageCache and put it back, so that they \
+                         are fetched again";
+
+pub(super) fn failed(reason: FailureReason, message: &str) -> State {
     State::Failed { reason, message: message.to_owned(), retry_time: None }
 }
 
-fn of_failure(failure: &Failure) -> State {
+pub(super) fn of_failure(failure: &Failure) -> State {
     let Failure { reason, message, retry_time, .. } = failure.clone();
-    State::Failed { reason, message, retry_time: Some(retry_time) }
+    State::Failed { reason, message, retry_time }
 }
 
-fn state(engine: &Engine, key: &ImageKey, now: Instant) -> State {
+pub(super) fn state(engine: &Engine, key: &ImageKey, now: Instant) -> State {
     let Some(image) = engine.images.get(key) else { return State::Pending };
     let away = engine.link.trouble(now).filter(|_| engine.link.takes(key));
     if let Some(found) = engine.observed.complete(key) {
         match (&found.standing, away, &image.delivery_failure) {
             // An image that is there stays ready while its tag is looked up again, and when that fails.
             (Standing::NotNeeded | Standing::Ready, _, _) => return ready(found),
+            (Standing::Elsewhere, _, _) => return failed(FailureReason::RuntimeUnavailable, ELSEWHERE),
             (_, Some(trouble), _) => return failed(FailureReason::RuntimeUnavailable, trouble),
             // The runtime is restarting, perhaps. What it had a moment ago, it has.
             (Standing::Unknown, None, _) if engine.ready.contains(key) => return ready(found),

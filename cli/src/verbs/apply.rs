@@ -8,8 +8,11 @@ use std::{
 };
 
 use larder_agent::engine::{BackoffOptions, Desired, DesiredImage, Engine, EngineOptions, Report, State};
-use larder_crds::{FailureReason, ImageCache, PullPolicy};
-use larder_plan::validate::{self, ValidCache};
+use larder_crds::{FailureReason, ImageCache};
+use larder_plan::{
+    Union,
+    validate::{self, ValidCache},
+};
 use larder_runtime::Choice;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -35,9 +38,22 @@ pub struct Args {
     /// Remove images that an earlier apply brought and that are no longer named
     #[arg(long)]
     pub prune: bool,
+    /// The folder that archives are loaded from [default: /var/lib/larder-import for root, the current folder for others]
+    #[arg(long, env = "LARDER_IMPORT_DIR", value_name = "FOLDER")]
+    pub import_dir: Option<PathBuf>,
+    /// The folder that archives are saved to [default: /var/lib/larder-export for root, the current folder for others]
+    #[arg(long, env = "LARDER_EXPORT_DIR", value_name = "FOLDER")]
+    pub export_dir: Option<PathBuf>,
     /// How to report.
     #[command(flatten)]
     pub report: args::Report,
+}
+
+/// A folder for archives: as the agent has it, whose place the command takes, or where a person is who has none.
+fn archive_folder(given: Option<PathBuf>, agents: &str) -> PathBuf {
+    given.unwrap_or_else(|| {
+        if rustix::process::geteuid().is_root() { PathBuf::from(agents) } else { PathBuf::from(".") }
+    })
 }
 
 /// One image, as `--output json` reports it.
@@ -60,15 +76,17 @@ struct Outcome<'a> {
 
 /// Runs the engine until every image is ready or has failed for good.
 pub async fn run(context: &Context, args: Args) -> Result<Status, Failure> {
-    let mut images = Vec::new();
+    let mut union = Union::default();
     for file in &args.files {
         let name = file.display().to_string();
         let text = read(file)?;
-        images.extend(desired_images(context, &name, &text)?);
+        add_caches(context, &name, &text, &mut union)?;
     }
     let store = context.blocking(|store| Ok(store.clone())).await?;
     let options = EngineOptions {
         backoff: BackoffOptions { max: LONGEST_PAUSE, ..BackoffOptions::default() },
+        import_dir: Some(archive_folder(args.import_dir, "/var/lib/larder-import")),
+        export_dir: Some(archive_folder(args.export_dir, "/var/lib/larder-export")),
         keep_unwanted: !args.prune,
         ..EngineOptions::default()
     };
@@ -77,7 +95,7 @@ pub async fn run(context: &Context, args: Args) -> Result<Status, Failure> {
     if runtime.choice != Choice::None {
         engine = engine.with_runtime(runtime);
     }
-    let desired = Desired { generation: Some(1), images, ..Desired::default() };
+    let desired = desired(&union);
     let (_sender, desired) = watch::channel(Some(desired));
     let (reporter, reports) = watch::channel(Report::default());
     let report = tokio::select! {
@@ -110,9 +128,27 @@ struct Kind {
     kind: Option<String>,
 }
 
-/// The images that a file's `ImageCache`s name.
-fn desired_images(context: &Context, file: &str, text: &str) -> Result<Vec<DesiredImage>, Failure> {
-    let mut images = Vec::new();
+/// What the engine is to do.
+fn desired(union: &Union) -> Desired {
+    let mut images: Vec<_> = union
+        .images()
+        .iter()
+        .map(|wanted| DesiredImage { image: wanted.spelled.clone(), ..DesiredImage::from(&wanted.entry) })
+        .collect();
+    // With this machine's platform and without any: it is one image.
+    let mut seen = BTreeSet::new();
+    images.retain(|image| image.key.as_ref().map_or(true, |key| seen.insert(key.clone())));
+    Desired {
+        generation: Some(1),
+        images,
+        disk_reserve: union.disk_reserve(),
+        max_downloads: union.max_concurrent_downloads(),
+        ..Desired::default()
+    }
+}
+
+/// Adds what a file's `ImageCache`s ask for.
+fn add_caches(context: &Context, file: &str, text: &str, union: &mut Union) -> Result<(), Failure> {
     let mut caches = 0;
     for document in documents(text) {
         let bad = |why: &dyn std::fmt::Display| Failure::new(format_args!("{file}: {why}"));
@@ -133,18 +169,18 @@ fn desired_images(context: &Context, file: &str, text: &str) -> Result<Vec<Desir
                 "{file}: ImageCache {name}: its nodeSelector is passed over: there are no nodes here"
             ));
         }
-        images.extend(cache.spec.images.iter().map(|image| {
-            let always = image.pull_policy == PullPolicy::Always;
-            DesiredImage::new(&image.image, image.platform.as_deref(), always)
-        }));
+        if !cache.spec.pull_secrets.is_empty() {
+            context.note(format_args!(
+                "{file}: ImageCache {name}: its pullSecrets are passed over: log in with `larder login`"
+            ));
+        }
+        union.add(&valid);
         caches += 1;
     }
     if caches == 0 {
         return Err(Failure::new(format_args!("{file} holds no ImageCache")));
     }
-    let mut seen = BTreeSet::new();
-    images.retain(|image: &DesiredImage| image.key.as_ref().map_or(true, |key| seen.insert(key.clone())));
-    Ok(images)
+    Ok(())
 }
 
 /// The documents of a YAML stream.
@@ -202,7 +238,9 @@ async fn settle(
                         || !may_pass(*reason)
                         || times.is_some_and(|times| times.len() >= TRIES)
                 }
-                State::Pending | State::Pulling { .. } | State::Delivering { .. } => false,
+                State::Pending | State::Pulling { .. } | State::Delivering { .. } | State::Saving { .. } => {
+                    false
+                }
             };
             if report.images.iter().all(settled) {
                 return Ok(report);
@@ -216,7 +254,12 @@ async fn settle(
 fn may_pass(reason: FailureReason) -> bool {
     matches!(
         reason,
-        FailureReason::RegistryUnreachable | FailureReason::TooManyRequests | FailureReason::RegistryError
+        FailureReason::RegistryUnreachable
+            | FailureReason::TooManyRequests
+            | FailureReason::RegistryError
+            // What came is kept, and other images that are fetched meanwhile come to an end.
+            | FailureReason::PullTimeout
+            | FailureReason::InsufficientDisk
     )
 }
 
@@ -230,6 +273,7 @@ fn describe(state: &State) -> String {
         State::Pulling { total: 0, .. } => "resolving".to_owned(),
         // Tenths: a line a second and image is more than anybody reads.
         State::Pulling { present, total } => format!("pulling, {} %", present * 10 / total * 10),
+        State::Saving { .. } => "saving".to_owned(),
         State::Delivering { .. } => "giving it to the container runtime".to_owned(),
         State::InUse { message } => message.clone(),
         State::Ready { digest, size } => format!("ready, {digest}, {size} bytes"),
@@ -258,7 +302,11 @@ fn outcome(image: &larder_agent::engine::ImageReport) -> Outcome<'_> {
     match &image.state {
         State::Ready { digest, size } => (digest_text, bytes) = (Some(digest.to_string()), Some(*size)),
         State::Failed { reason, message, .. } => why = Some((reason.as_str(), message.as_str())),
-        State::Pending | State::Pulling { .. } | State::Delivering { .. } | State::InUse { .. } => {}
+        State::Pending
+        | State::Pulling { .. }
+        | State::Delivering { .. }
+        | State::Saving { .. }
+        | State::InUse { .. } => {}
     }
     Outcome {
         image: &image.image,

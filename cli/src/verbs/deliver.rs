@@ -129,7 +129,7 @@ impl Delivery {
         let (store, image, claim) = context.blocking(move |store| read(store, &wanted)).await?;
         let owner = match claim {
             Claim::None => Owner::Person { pin: self.pin },
-            Claim::Delete | Claim::Retain => Owner::Agent,
+            Claim::Delete | Claim::Retain => Owner::Agent { pin: true },
         };
         self.runtime.deliver(&store, &image, owner, Layers::all_there()).await.map_err(|error| {
             Failure::response(format_args!("cannot deliver {}: {error}", key.name.familiar()))
@@ -140,7 +140,7 @@ impl Delivery {
             digest: image.target.to_string(),
             platform: key.platform.to_string(),
             runtime: self.description.clone(),
-            pinned: self.interface != "cri" && owner != (Owner::Person { pin: false }),
+            pinned: self.interface != "cri" && owner.pins(),
         })
     }
 

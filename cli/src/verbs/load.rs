@@ -44,7 +44,7 @@ pub async fn run(context: &Context, args: Args) -> Result<Status, Failure> {
         }
         None => Source::Stream(Box::new(io::stdin())),
     };
-    let options = LoadOptions { platform: args.platform };
+    let options = LoadOptions { platform: args.platform, only: None };
     let shared = context.clone();
     let loaded = context
         .blocking(move |store| {

@@ -21,6 +21,7 @@ pub async fn run(context: &Context, verb: RegistryVerb) -> Result<Status, Failur
     match verb {
         RegistryVerb::Login(args) => login::run(context, args).await,
         RegistryVerb::Logout(args) => logout::run(context, args).await,
-        RegistryVerb::Apply(args) => apply::run(context, args).await,
+        // It is large, and the others need not be.
+        RegistryVerb::Apply(args) => Box::pin(apply::run(context, args)).await,
     }
 }

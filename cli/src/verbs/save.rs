@@ -47,6 +47,7 @@ pub async fn run(context: &Context, args: Args) -> Result<Status, Failure> {
             let options = SaveOptions {
                 form: args.format.unwrap_or_default(),
                 compression: args.compress.unwrap_or(by_extension),
+                threads: None,
             };
             let stop = || shared.is_interrupted();
             match &args.output {
