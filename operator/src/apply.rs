@@ -1,13 +1,14 @@
 //! Writes to the API server, all of them server-side applies or deletions with preconditions.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
+use k8s_openapi::api::rbac::v1::Role;
 use kube::{
     Api, Client,
     api::{DeleteParams, ListParams, Patch, PatchParams, Preconditions},
 };
 use larder_crds::{GROUP, ImageCacheStatus, NodeImageCacheSpec, OPERATOR_FIELD_MANAGER};
-use larder_plan::object::{CacheObject, NodeCacheObject};
+use larder_plan::object::{CacheObject, NodeCacheObject, SecretsRoleObject};
 use serde_json::{Value, json};
 
 use crate::{
@@ -15,6 +16,7 @@ use crate::{
     explain,
     metrics::{Metrics, WriteKind},
     object::{RawImageCache, RawNodeImageCache},
+    secrets,
 };
 
 /// A write that takes longer has failed: a dead connection must not keep a worker.
@@ -168,6 +170,25 @@ impl Writer {
         self.attempt("applying the status of", ("ImageCache", name), applied).await.map(CacheObject::from)
     }
 
+    /// Applies the rules of the Role that lets agents read Secrets, which has to be there.
+    pub async fn secrets_role(
+        &self,
+        namespace: &str,
+        names: &BTreeSet<String>,
+    ) -> Result<SecretsRoleObject, ApplyError> {
+        let rules = json!(secrets::rules(names));
+        let patch = Patch::Apply(json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "Role",
+            "metadata": {"name": secrets::ROLE_NAME, "namespace": namespace},
+            "rules": rules,
+        }));
+        let api: Api<Role> = Api::namespaced(self.client.clone(), namespace);
+        let parameters = parameters();
+        let applied = api.patch(secrets::ROLE_NAME, &parameters, &patch);
+        self.attempt("applying", ("Role", secrets::ROLE_NAME), applied).await.map(secrets::seen)
+    }
+
     async fn attempt<T>(
         &self,
         action: &'static str,
@@ -183,8 +204,11 @@ impl Writer {
             },
         };
         let answer = answer.map_err(|cause| ApplyError { action, kind, name: name.to_owned(), cause });
-        let counted =
-            if kind == "ImageCache" { WriteKind::ImageCacheStatus } else { WriteKind::NodeImageCache };
+        let counted = match kind {
+            "ImageCache" => WriteKind::ImageCacheStatus,
+            "Role" => WriteKind::Role,
+            _ => WriteKind::NodeImageCache,
+        };
         self.metrics.count_write(counted, answer.as_ref().map(drop).map_err(ApplyError::category));
         answer
     }
@@ -209,4 +233,39 @@ fn whole(mut object: Value, lists: &[&str]) -> Value {
         }
     }
     object
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Poll;
+
+    use tokio::time::Instant;
+
+    use super::*;
+
+    /// A process was frozen while a request was under way. When it wakes up, the answer is there, and the timer that closes
+    /// the fence has not fired.
+    #[tokio::test(start_paused = true)]
+    async fn a_request_is_not_gone_on_with_once_the_clock_says_that_the_term_is_over() {
+        let fence = Fence::closed();
+        fence.extend(Instant::now() + Duration::from_secs(10));
+        // Nothing is sent: the request is the test's.
+        let config = kube::Config::new("http://127.0.0.1:9".parse().unwrap());
+        let client = Client::try_from(config).unwrap();
+        let writer = Writer { client, fence, metrics: Metrics::new() };
+        let mut polls = 0;
+        let request = std::future::poll_fn(|_| {
+            polls += 1;
+            if polls == 1 { Poll::Pending } else { Poll::Ready(Ok(())) }
+        });
+        let mut attempt = std::pin::pin!(writer.attempt("applying", ("ImageCache", "web"), request));
+        let mut frozen = std::pin::pin!(tokio::time::advance(Duration::from_secs(20)));
+        let outcome = std::future::poll_fn(|context| {
+            assert!(attempt.as_mut().poll(context).is_pending());
+            // One poll moves the clock; timers fire only once we have given way to the runtime.
+            assert!(frozen.as_mut().poll(context).is_pending());
+            attempt.as_mut().poll(context)
+        });
+        assert_eq!(outcome.await.unwrap_err().category(), Category::NotLeading);
+    }
 }

@@ -42,8 +42,17 @@ pub(crate) enum Standing {
     Standby,
     /// It does the work.
     Leading,
-    /// It has been asked to end.
+    /// It has been asked to end, and finishes what is under way.
     Stopping,
+    /// It writes no more, and gives the Lease up.
+    Released,
+}
+
+impl Standing {
+    /// Whether it may write: a replica that stops still leads until its last write is done.
+    pub fn leads(self) -> bool {
+        matches!(self, Self::Leading | Self::Stopping)
+    }
 }
 
 /// All that the probes need to know.
@@ -97,7 +106,7 @@ impl Health {
         match self.standing() {
             Standing::Leading => Ok("leading"),
             Standing::Standby => Ok("standby"),
-            Standing::Stopping => Err("stopping".to_owned()),
+            Standing::Stopping | Standing::Released => Err("stopping".to_owned()),
             Standing::Listing => {
                 let listed = lock(&self.listed);
                 let missing = Kind::ALL.into_iter().filter(|kind| !listed.contains(kind));
@@ -144,7 +153,9 @@ mod tests {
         assert_eq!(health.ready(), Ok("standby"));
         health.set(Standing::Leading);
         assert_eq!(health.ready(), Ok("leading"));
-        health.set(Standing::Stopping);
-        assert_eq!(health.ready(), Err("stopping".to_owned()));
+        for (standing, leads) in [(Standing::Stopping, true), (Standing::Released, false)] {
+            health.set(standing);
+            assert_eq!((health.ready(), health.standing().leads()), (Err("stopping".to_owned()), leads));
+        }
     }
 }

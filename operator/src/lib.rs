@@ -19,6 +19,7 @@ mod object;
 mod probes;
 mod queue;
 mod reconcile;
+mod secrets;
 mod watch;
 
 use std::{
@@ -29,7 +30,7 @@ use std::{
 };
 
 use kube::Client;
-use larder_plan::Key;
+use larder_plan::{AllowList, Key};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -40,6 +41,7 @@ use crate::{
     probes::Shared,
     queue::Queue,
     reconcile::{Context, reconcile},
+    secrets::SecretsRoleWatch,
     watch::Watches,
 };
 pub use crate::{
@@ -57,7 +59,7 @@ const LAST_EVENTS: Duration = Duration::from_secs(3);
 fn spacing(key: &Key) -> Duration {
     match key {
         Key::Node(_) | Key::Rollout(_) => Duration::from_millis(100),
-        Key::Cache(_) => Duration::from_secs(1),
+        Key::Cache(_) | Key::Secrets => Duration::from_secs(1),
     }
 }
 
@@ -72,6 +74,10 @@ pub struct Options {
     pub election: Option<ElectionOptions>,
     /// This process' name, in its events.
     pub instance: String,
+    /// The namespace of the Secrets that `ImageCache`s name, and of the Role that lets agents read them.
+    pub secrets_namespace: String,
+    /// The registries from which `ImageCache`s may name images.
+    pub allowed: AllowList,
 }
 
 /// Why the operator stopped although nobody asked it to.
@@ -128,7 +134,7 @@ async fn operate(
     let mut watches = Watches::new(&client, shared);
     tracing::info!("listing ImageCaches, Nodes and NodeImageCaches");
     let index = tokio::select! {
-        index = watches.first_lists() => index?,
+        index = watches.first_lists(options.allowed.clone()) => index?,
         () = shutdown.cancelled() => return Ok(()),
     };
     let fence = if options.election.is_some() { Fence::closed() } else { Fence::open() };
@@ -141,7 +147,9 @@ async fn operate(
         index: RwLock::new(index),
         queue: Queue::new(spacing),
         is_working: AtomicBool::new(false),
+        secrets_namespace: options.secrets_namespace.clone(),
     });
+    let secrets_role = SecretsRoleWatch::new(&client, &options.secrets_namespace);
     shared.context.get_or_init(|| Arc::clone(&context));
     let elector = options
         .election
@@ -149,6 +157,7 @@ async fn operate(
         .map(|election| Elector::new(client, election, fence, metrics, shared.health.election.clone()));
     tokio::select! {
         ended = watches.follow(&context) => Err(ended.into()),
+        ended = secrets_role.follow(&context) => Err(ended.into()),
         ended = lead(elector, &options, shared, &context, publisher, shutdown) => ended,
     }
 }
@@ -193,6 +202,8 @@ async fn lead(
             },
         }
     };
+    // To give the Lease up may take a while, and somebody else leads meanwhile.
+    shared.health.set(Standing::Released);
     if let Some(elector) = elector {
         elector.release().await;
     }

@@ -10,6 +10,7 @@ use anyhow::Context as _;
 use clap::Parser;
 use larder_daemon::LogFormat;
 use larder_operator::{ElectionOptions, Options};
+use larder_plan::RegistryPattern;
 
 /// Turns ImageCaches into one NodeImageCache a node, and what the nodes report back into the ImageCaches' statuses.
 #[derive(Debug, Parser)]
@@ -30,6 +31,19 @@ struct Arguments {
     /// How many objects are written at a time.
     #[arg(long, value_name = "NUMBER", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=256))]
     workers: u16,
+    /// The namespace of the Secrets that ImageCaches name in pullSecrets, and of the Role that lets agents read them; the
+    /// agents have the same argument. Default: the pod's own namespace, larder-system outside of a pod.
+    #[arg(long, env = "LARDER_SECRETS_NAMESPACE", value_name = "NAMESPACE")]
+    secrets_namespace: Option<String>,
+    /// Registries from which ImageCaches may name images: registry.corp, or a part such as registry.corp/team, or
+    /// *.corp.example with * for one part of a host's name; may be given several times. Default: all.
+    #[arg(
+        long = "allow-registry",
+        env = "LARDER_ALLOWED_REGISTRIES",
+        value_name = "REGISTRY[/PATH]",
+        value_delimiter = ','
+    )]
+    allowed_registries: Vec<RegistryPattern>,
     /// How logs are written, to standard error. The variable `RUST_LOG` says what is logged.
     #[arg(long, value_enum, default_value_t)]
     log_format: LogFormat,
@@ -40,6 +54,9 @@ const LOGS: &str = "info,kube_client=off,kube_runtime=off";
 
 /// Where a pod finds the name of its namespace.
 const NAMESPACE_FILE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
+
+/// The operator's namespace in the manifests, for an operator that runs outside of the cluster.
+const SECRETS_NAMESPACE: &str = "larder-system";
 
 /// Where probes and metrics are answered in a pod: on all addresses of both families, or of the one there is.
 const IN_A_POD: [SocketAddr; 2] = [
@@ -73,14 +90,9 @@ impl Arguments {
         // What a pod has around it counts only for an operator that works on the pod's own cluster.
         let is_in_pod = self.kubeconfig.is_none() && Path::new(NAMESPACE_FILE).is_file();
         let instance = instance()?;
-        let namespace = match self.leader_election_namespace {
-            None if is_in_pod => {
-                let text = std::fs::read_to_string(NAMESPACE_FILE)
-                    .with_context(|| format!("reading {NAMESPACE_FILE}"))?;
-                Some(text.trim().to_owned())
-            }
-            given => given,
-        };
+        let own_namespace = if is_in_pod { Some(own_namespace()?) } else { None };
+        let secrets_namespace = self.secrets_namespace.or_else(|| own_namespace.clone());
+        let namespace = self.leader_election_namespace.or(own_namespace);
         let election = match (self.leader_elect, namespace) {
             (Some(false), _) | (None, None) => None,
             (_, Some(namespace)) => Some(ElectionOptions { namespace, identity: identity(&instance) }),
@@ -94,8 +106,21 @@ impl Arguments {
             None if is_in_pod => IN_A_POD.to_vec(),
             None => Vec::new(),
         };
-        Ok(Options { workers: self.workers.into(), listen, election, instance })
+        Ok(Options {
+            workers: self.workers.into(),
+            listen,
+            election,
+            instance,
+            secrets_namespace: secrets_namespace.unwrap_or_else(|| SECRETS_NAMESPACE.to_owned()),
+            allowed: self.allowed_registries.into(),
+        })
     }
+}
+
+fn own_namespace() -> anyhow::Result<String> {
+    let text =
+        std::fs::read_to_string(NAMESPACE_FILE).with_context(|| format!("reading {NAMESPACE_FILE}"))?;
+    Ok(text.trim().to_owned())
 }
 
 /// The host's name, which in a pod is the pod's.

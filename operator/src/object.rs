@@ -125,14 +125,16 @@ fn decode<T: DeserializeOwned>(value: Value) -> Result<T, String> {
 }
 
 /// What planning needs of an agent's report. An image whose state another version's agent put in words of its own counts
-/// as one that nothing is known of; the others count.
+/// as one that nothing is known of; the others count. So do rules for removal.
 fn node_status(mut value: Value) -> NodeImageCacheStatus {
-    let images =
-        value.get_mut("images").and_then(Value::as_array_mut).map(std::mem::take).unwrap_or_default();
+    let mut list =
+        |field| value.get_mut(field).and_then(Value::as_array_mut).map(std::mem::take).unwrap_or_default();
+    let (images, removals) = (list("images"), list("removals"));
     NodeImageCacheStatus {
         observed_generation: value.get("observedGeneration").and_then(Value::as_i64),
         agent: value.get_mut("agent").map(Value::take).and_then(|agent| decode(agent).ok()),
         images: images.into_iter().filter_map(|image| decode(image).ok()).collect(),
+        removals: removals.into_iter().filter_map(|rule| decode(rule).ok()).collect(),
         ..Default::default()
     }
 }
@@ -229,6 +231,8 @@ mod tests {
                 "observedGeneration": 3,
                 "agent": {"version": "9", "platform": "linux/amd64"},
                 "images": [{"image": "i", "state": {"was": "Melting"}}, {"image": "j", "state": "Ready"}],
+                "removals": [{"cache": "c", "image": "a:*", "images": "many"},
+                    {"cache": "c", "image": "b:*", "images": 1, "inUse": 0, "removed": 2}],
             },
         });
         let object: NodeCacheObject = serde_json::from_value::<RawNodeImageCache>(object).unwrap().into();
@@ -236,5 +240,7 @@ mod tests {
         assert_eq!((object.spec.is_ok(), object.status.observed_generation), (true, Some(3)));
         assert!(object.status.agent.is_some());
         assert_eq!(object.status.images.iter().map(|image| image.image.as_str()).collect::<Vec<_>>(), ["j"]);
+        let removals = object.status.removals.iter().map(|rule| (rule.image.as_str(), rule.removed));
+        assert_eq!(removals.collect::<Vec<_>>(), [("b:*", 2)]);
     }
 }

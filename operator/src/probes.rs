@@ -16,7 +16,7 @@ use axum::{
 use tokio::net::TcpListener;
 
 use crate::{
-    health::{Health, Standing},
+    health::Health,
     metrics::{Metrics, Snapshot},
     reconcile::Context,
 };
@@ -37,8 +37,8 @@ impl Shared {
     }
 
     fn snapshot(&self) -> Snapshot {
-        // A replica that stands by has the same objects, and works on none of them. One that stops still does.
-        let leads = matches!(self.health.standing(), Standing::Leading | Standing::Stopping);
+        // A replica that stands by has the same objects, and works on none of them.
+        let leads = self.health.standing().leads();
         let context = self.context.get().filter(|_| leads);
         Snapshot {
             leads,

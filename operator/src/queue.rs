@@ -210,10 +210,14 @@ impl<K: Clone + Eq + Hash> State<K> {
                 Duration::ZERO
             }
             Outcome::Retry => {
-                entry.wanted.get_or_insert(now);
-                entry.retries.get_or_insert_with(retries).next().unwrap_or(LAST_RETRY)
+                let delay = entry.retries.get_or_insert_with(retries).next().unwrap_or(LAST_RETRY);
+                // A change that came meanwhile may be the very thing that was missing.
+                if entry.wanted.is_some() { Duration::ZERO } else { delay }
             }
         };
+        if outcome == Outcome::Retry {
+            entry.wanted.get_or_insert(now);
+        }
         let at = (now + delay).max(entry.not_before);
         self.put(key, at);
     }

@@ -19,6 +19,7 @@ use crate::{
     apply::{ApplyError, Category, Writer},
     events::Events,
     queue::{Outcome, Queue},
+    secrets,
 };
 
 /// What all workers share.
@@ -29,6 +30,8 @@ pub(crate) struct Context {
     pub queue: Queue<Key>,
     /// Whether the queue is worked off. It is not filled before: nobody would take out what has gone meanwhile.
     pub is_working: AtomicBool,
+    /// Where the Secrets are that `ImageCache`s name.
+    pub secrets_namespace: String,
 }
 
 impl Context {
@@ -70,12 +73,14 @@ pub(crate) async fn reconcile(context: Arc<Context>, key: Key) -> Outcome {
     let span = match &key {
         Key::Node(node) => tracing::info_span!("reconcile", node),
         Key::Cache(cache) | Key::Rollout(cache) => tracing::info_span!("reconcile", cache),
+        Key::Secrets => tracing::info_span!("reconcile", role = secrets::ROLE_NAME),
     };
     let done = async {
         match &key {
             Key::Node(name) => reconcile_node(&context, name).await,
             Key::Cache(name) => reconcile_cache(&context, name).await,
             Key::Rollout(name) => Ok(give_turns(&context, name)),
+            Key::Secrets => secrets::reconcile(&context).await,
         }
     };
     async {

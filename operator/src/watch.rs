@@ -3,18 +3,21 @@
 use std::{
     collections::HashSet,
     sync::{Arc, PoisonError, RwLock, RwLockWriteGuard},
+    time::Duration,
 };
 
+use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
 use futures::{StreamExt as _, stream::BoxStream};
 use kube::{
     Api, Client, ResourceExt,
     runtime::{
         WatchStreamExt as _,
+        utils::Backoff,
         watcher::{self, Event, watcher},
     },
 };
 use larder_plan::{
-    Index,
+    AllowList, Index,
     index::Dirty,
     object::{CacheObject, NodeCacheObject, NodeObject},
 };
@@ -29,10 +32,40 @@ use crate::{
 /// How many objects a list is asked for at a time. A page is held as text, as JSON and decoded at the same time.
 pub(crate) const PAGE: u32 = 50;
 
+/// A watch that failed is tried again after this, then after longer and longer pauses, each up to twice as long with jitter.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+/// No pause is longer than this, up to twice as long with jitter. The client's own goes up to half a minute, and comes once more
+/// after the API server is back, when it says that the watch has to list anew. One operator may ask more often.
+const LAST_PAUSE: Duration = Duration::from_secs(5);
+
+/// The pauses between tries of one watch.
+struct Pauses(ExponentialBackoff);
+
+impl Pauses {
+    fn new() -> Self {
+        let pauses = ExponentialBuilder::new().with_min_delay(FIRST_PAUSE).with_max_delay(LAST_PAUSE);
+        Self(pauses.with_jitter().without_max_times().build())
+    }
+}
+
+impl Iterator for Pauses {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        Some(self.0.next().unwrap_or(LAST_PAUSE))
+    }
+}
+
+impl Backoff for Pauses {
+    fn reset(&mut self) {
+        *self = Self::new();
+    }
+}
+
 /// A watch came to its end, which it never does while the process is in order.
 #[derive(Debug, thiserror::Error)]
 #[error("the watch on {0} ended; the process has to be started anew")]
-pub struct WatchEnded(&'static str);
+pub struct WatchEnded(pub(crate) &'static str);
 
 /// What is watched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -57,6 +90,8 @@ impl Kind {
 
 /// A change, as a watch tells it.
 enum Change<T> {
+    /// All objects are about to be listed; nothing has been asked yet.
+    BeginList,
     /// One of all objects there are.
     Listing(T),
     /// Those were all; their names.
@@ -83,7 +118,11 @@ impl<K: ResourceExt + 'static, T> Watch<K, T> {
     async fn next(&mut self) -> Result<Change<T>, WatchEnded> {
         loop {
             match self.events.next().await {
-                Some(Ok(Event::Init)) => self.begin_list(),
+                // The stream asks the API server when it is polled next.
+                Some(Ok(Event::Init)) => {
+                    self.begin_list();
+                    return Ok(Change::BeginList);
+                }
                 // Taken in one by one: a list of all objects, decoded, is larger than the index of them.
                 Some(Ok(Event::InitApply(object))) => {
                     self.listing.insert(object.name_any());
@@ -150,6 +189,10 @@ impl Watches {
                 shared,
                 CacheObject::from,
                 |index, change| match change {
+                    Change::BeginList => {
+                        index.begin_caches();
+                        Dirty::new()
+                    }
                     Change::Listing(object) => index.list_cache(object),
                     Change::Listed(names) => index.end_caches(&names),
                     Change::Applied(object) => index.apply_cache(object),
@@ -157,6 +200,8 @@ impl Watches {
                 },
             ),
             nodes: watch(Kind::Node, client, shared, NodeObject::from, |index, change| match change {
+                // Nobody but the watch brings Nodes.
+                Change::BeginList => Dirty::new(),
                 Change::Listing(object) | Change::Applied(object) => index.apply_node(object),
                 Change::Listed(names) => index.end_nodes(&names),
                 Change::Deleted(name) => index.delete_node(&name),
@@ -167,6 +212,10 @@ impl Watches {
                 shared,
                 NodeCacheObject::from,
                 |index, change| match change {
+                    Change::BeginList => {
+                        index.begin_node_caches();
+                        Dirty::new()
+                    }
                     Change::Listing(object) => index.list_node_cache(object),
                     Change::Listed(names) => index.end_node_caches(&names),
                     Change::Applied(object) => index.apply_node_cache(object),
@@ -177,8 +226,8 @@ impl Watches {
     }
 
     /// An index of the first complete list of each kind. Nobody sees it before.
-    pub async fn first_lists(&mut self) -> Result<Index, WatchEnded> {
-        let index = RwLock::new(Index::default());
+    pub async fn first_lists(&mut self, allowed: AllowList) -> Result<Index, WatchEnded> {
+        let index = RwLock::new(Index::allowing(allowed));
         let (image_caches, nodes, node_image_caches) = tokio::try_join!(
             self.caches.first_list(&index),
             self.nodes.first_list(&index),
@@ -219,7 +268,7 @@ where
         + 'static,
 {
     let config = watcher::Config::default().page_size(PAGE);
-    let events = watcher(Api::all(client.clone()), config).default_backoff().boxed();
+    let events = watcher(Api::all(client.clone()), config).backoff(Pauses::new()).boxed();
     let shared = Arc::clone(shared);
     Watch { kind, events, see, take_in, listing: HashSet::new(), has_listed: false, shared }
 }
@@ -244,5 +293,20 @@ fn log(kind: Kind, error: &watcher::Error) {
             "the API server does not know {kind}; are the CustomResourceDefinitions installed? {why}"
         ),
         _ => tracing::warn!("watch on {kind} interrupted, and tried again: {why}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_watch_is_tried_again_for_ever_and_soon_after_the_api_server_is_back() {
+        let mut pauses = Pauses::new();
+        let all: Vec<Duration> = pauses.by_ref().take(1_000).collect();
+        assert!(all[0] >= FIRST_PAUSE && all[0] <= FIRST_PAUSE * 2, "{:?}", all[0]);
+        assert!(all.iter().skip(10).all(|pause| (LAST_PAUSE..=LAST_PAUSE * 2).contains(pause)), "{all:?}");
+        pauses.reset();
+        assert!(pauses.next().is_some_and(|pause| pause <= FIRST_PAUSE * 2));
     }
 }

@@ -1,6 +1,9 @@
 //! Until when this process may write.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    task::Poll,
+};
 
 use tokio::time::Instant;
 
@@ -40,15 +43,29 @@ impl Fence {
     }
 
     /// Returns once it is closed, which may be at once.
+    ///
+    /// It looks at the clock whenever it is polled. A timer fires when the runtime gets round to it: in a process that was
+    /// frozen, whatever else has become ready may be polled before.
     pub async fn wait_closed(&self) {
-        loop {
-            match self.get() {
-                Until::Always => std::future::pending().await,
-                Until::Moment(until) if Instant::now() < until => tokio::time::sleep_until(until).await,
-                // Not closed for ever: who waits gives up here and now, and a later term opens it anew.
-                Until::Moment(_) | Until::Closed => return,
+        let timer = tokio::time::sleep_until(Instant::now());
+        tokio::pin!(timer);
+        std::future::poll_fn(|context| {
+            loop {
+                let until = match self.get() {
+                    Until::Always => return Poll::Pending,
+                    Until::Moment(until) if Instant::now() < until => until,
+                    // Not closed for ever: who waits gives up here and now, and a later term opens it anew.
+                    Until::Moment(_) | Until::Closed => return Poll::Ready(()),
+                };
+                if timer.deadline() != until {
+                    timer.as_mut().reset(until);
+                }
+                if timer.as_mut().poll(context).is_pending() {
+                    return Poll::Pending;
+                }
             }
-        }
+        })
+        .await;
     }
 
     fn get(&self) -> Until {
@@ -86,5 +103,22 @@ mod tests {
         fence.close();
         assert!(fence.wait_closed().now_or_never().is_some());
         assert!(Fence::open().wait_closed().now_or_never().is_none());
+    }
+
+    /// The clock has moved on, and no timer has fired yet: as in a process that was frozen.
+    #[tokio::test(start_paused = true)]
+    async fn it_closes_by_the_clock_before_any_timer_fires() {
+        let fence = Fence::closed();
+        fence.extend(Instant::now() + Duration::from_secs(10));
+        let waits = std::pin::pin!(fence.wait_closed());
+        let moves = std::pin::pin!(tokio::time::advance(Duration::from_secs(20)));
+        let (mut waits, mut moves) = (waits, moves);
+        let is_closed = std::future::poll_fn(|context| {
+            assert!(waits.as_mut().poll(context).is_pending());
+            // One poll moves the clock; timers fire only once we have given way to the runtime.
+            assert!(moves.as_mut().poll(context).is_pending());
+            Poll::Ready(waits.as_mut().poll(context).is_ready())
+        });
+        assert!(is_closed.await);
     }
 }

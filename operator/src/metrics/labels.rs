@@ -65,6 +65,7 @@ pub(crate) enum KeyKind {
     Node,
     Cache,
     Rollout,
+    Secrets,
 }
 
 /// How a reconcile ended.
@@ -75,6 +76,7 @@ pub(crate) type ReconcileResult = Result<Effect, Category>;
 pub(crate) enum WriteKind {
     NodeImageCache,
     ImageCacheStatus,
+    Role,
     Event,
     Lease,
 }
@@ -86,6 +88,7 @@ named!(KeyKind, kind => match kind {
     KeyKind::Node => "node",
     KeyKind::Cache => "cache",
     KeyKind::Rollout => "rollout",
+    KeyKind::Secrets => "secrets",
 });
 
 named!(ReconcileResult, result => match result {
@@ -97,6 +100,7 @@ named!(ReconcileResult, result => match result {
 named!(WriteKind, kind => match kind {
     WriteKind::NodeImageCache => "node_image_cache",
     WriteKind::ImageCacheStatus => "image_cache_status",
+    WriteKind::Role => "role",
     WriteKind::Event => "event",
     WriteKind::Lease => "lease",
 });
@@ -130,6 +134,7 @@ named!(NodeStanding, standing => match standing {
 named!(ImageStanding, standing => match standing {
     ImageStanding::Failed => "failed",
     ImageStanding::Delivering => "delivering",
+    ImageStanding::Saving => "saving",
     ImageStanding::Pending => "pending",
     ImageStanding::Pulling => "pulling",
     ImageStanding::Ready => "ready",

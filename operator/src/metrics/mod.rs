@@ -103,6 +103,7 @@ impl Metrics {
             Key::Node(_) => KeyKind::Node,
             Key::Cache(_) => KeyKind::Cache,
             Key::Rollout(_) => KeyKind::Rollout,
+            Key::Secrets => KeyKind::Secrets,
         };
         let labels = ReconcileLabels { kind: Label(kind), result: Label(result) };
         self.0.reconciles.get_or_create(&labels).observe(took.as_secs_f64());

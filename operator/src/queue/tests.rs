@@ -160,6 +160,35 @@ async fn a_change_cuts_a_retry_short() {
     assert_eq!(runs, [(1, before)]);
 }
 
+/// The run that fails may have looked before the change came.
+#[tokio::test(start_paused = true)]
+async fn a_change_during_a_run_that_fails_cuts_its_retry_short_and_not_its_spacing() {
+    let queue = queue(second);
+    queue.add([1]);
+    // Far apart by now.
+    run_for(Duration::from_secs(300), &queue, |_, _| Outcome::Retry).await;
+    queue.add([1]);
+    let shutdown = CancellationToken::new();
+    let runs: Log = Arc::default();
+    let (log, adding, stop) = (Arc::clone(&runs), Arc::clone(&queue), shutdown.clone());
+    queue
+        .run(4, &Pulse::default(), &shutdown, move |key| {
+            let number = log.lock().unwrap().len();
+            log.lock().unwrap().push((key, Instant::now()));
+            match number {
+                0 => adding.add([key]),
+                1 => {}
+                _ => stop.cancel(),
+            }
+            async { Outcome::Retry }
+        })
+        .await;
+    let runs: Vec<Instant> = runs.lock().unwrap().iter().map(|(_, at)| *at).collect();
+    let gaps: Vec<Duration> = runs.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert_eq!(gaps[0], Duration::from_secs(1), "the change is looked at as soon as the spacing allows");
+    assert!(gaps[1] >= LAST_RETRY, "without another one the delay goes on growing: {gaps:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn runs_of_a_key_are_spaced_and_the_first_is_not() {
     let queue = queue(second);
