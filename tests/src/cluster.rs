@@ -8,12 +8,16 @@ use std::time::Duration;
 use base64::Engine;
 use serde_json::json;
 
+use crate::audit::{self, AuditLog};
 use crate::certificates::{Authority, Identity};
 use crate::port::Port;
 use crate::process::Program;
 use crate::runtime::block_on;
 use crate::tools::Tool;
 use crate::{Error, Kubectl, Result, Scratch};
+
+/// Where the API server logs what it is asked.
+const AUDIT_LOG: &str = "audit.log";
 
 /// Who a kubeconfig stands for.
 #[derive(Debug, Clone, Copy)]
@@ -22,6 +26,16 @@ pub enum Access<'a> {
     Admin,
     /// A user that RBAC knows nothing of yet.
     User(&'a str),
+    /// A service account, by namespace and name: the user that it is, and in the group of all of them. (Its token would say
+    /// the pod and the node besides.)
+    ServiceAccount(&'a str, &'a str),
+}
+
+/// How a control plane is set up.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ControlPlaneOptions {
+    /// Have the API server log what it is asked: [`ControlPlane::audit_log`].
+    pub audit: bool,
 }
 
 /// etcd and kube-apiserver, running. Dropping it ends both.
@@ -33,18 +47,23 @@ pub struct ControlPlane {
     kubectl: Kubectl,
     authority: Authority,
     port: Port,
-    _etcd_ports: [Port; 2],
+    etcd_ports: [Port; 2],
     scratch: Scratch,
 }
 
 impl ControlPlane {
     /// Starts both and waits until the API server is ready: about three seconds on an idle machine.
     pub fn start() -> Result<Self> {
+        Self::start_with(ControlPlaneOptions::default())
+    }
+
+    /// The same with other options.
+    pub fn start_with(options: ControlPlaneOptions) -> Result<Self> {
         // Ports are reserved among harnesses; a foreign program may still get in between.
         let mut attempts = 0;
         loop {
             attempts += 1;
-            match Self::start_once() {
+            match Self::start_once(options) {
                 Err(Error::Ended { tail, .. }) if attempts < 5 && tail.contains("address already in use") => {
                 }
                 other => return other,
@@ -52,13 +71,17 @@ impl ControlPlane {
         }
     }
 
-    fn start_once() -> Result<Self> {
+    fn start_once(options: ControlPlaneOptions) -> Result<Self> {
         let scratch = Scratch::new("cluster")?;
         let authority = Authority::new("larder-tests")?;
         let port = Port::free()?;
         let etcd_ports = [Port::free()?, Port::free()?];
         let etcd = etcd(&scratch, &etcd_ports)?;
-        let apiserver = apiserver(&scratch, &authority, &port, &etcd_ports[0])?;
+        let mut apiserver = apiserver(&scratch, &authority, &port, &etcd_ports[0])?;
+        if options.audit {
+            let arguments = audit::arguments(&scratch, &scratch.path().join(AUDIT_LOG))?;
+            apiserver = apiserver.args(arguments.map(|(name, value)| format!("--{name}={value}")));
+        }
         let admin = authority.client("admin", Some("system:masters"))?;
         let kubeconfig = scratch
             .write("admin.kubeconfig", kubeconfig(&format!("https://{}", port.host()), &authority, &admin))?;
@@ -68,7 +91,7 @@ impl ControlPlane {
             kubectl: Kubectl::new(&kubeconfig, scratch.path())?,
             authority,
             port,
-            _etcd_ports: etcd_ports,
+            etcd_ports,
             scratch,
         };
         plane.etcd.start()?;
@@ -97,12 +120,24 @@ impl ControlPlane {
     pub fn kubeconfig_for(&self, access: Access<'_>) -> Result<PathBuf> {
         match access {
             Access::Admin => Ok(self.kubeconfig().to_owned()),
-            Access::User(user) => {
-                let identity = self.authority.client(user, None)?;
-                let name = format!("{}.kubeconfig", user.replace([':', '/'], "-"));
-                self.scratch.write(&name, kubeconfig(&self.url(), &self.authority, &identity))
+            Access::User(user) => self.write_kubeconfig(user, None),
+            Access::ServiceAccount(namespace, name) => {
+                let user = format!("system:serviceaccount:{namespace}:{name}");
+                self.write_kubeconfig(&user, Some("system:serviceaccounts"))
             }
         }
+    }
+
+    fn write_kubeconfig(&self, user: &str, group: Option<&str>) -> Result<PathBuf> {
+        let identity = self.authority.client(user, group)?;
+        let name = format!("{}.kubeconfig", user.replace([':', '/'], "-"));
+        self.scratch.write(&name, kubeconfig(&self.url(), &self.authority, &identity))
+    }
+
+    /// The log of what the API server was asked, from its beginning; see [`ControlPlaneOptions::audit`].
+    #[must_use]
+    pub fn audit_log(&self) -> AuditLog {
+        AuditLog::new(&self.scratch.path().join(AUDIT_LOG))
     }
 
     /// A folder that lasts as long as the control plane, for the logs of what works with it.
@@ -121,6 +156,18 @@ impl ControlPlane {
     #[must_use]
     pub fn etcd(&self) -> &Program {
         &self.etcd
+    }
+
+    /// Where etcd answers its clients.
+    #[must_use]
+    pub fn etcd_url(&self) -> String {
+        format!("http://{}", self.etcd_ports[0].host())
+    }
+
+    /// Who signs the certificates of the API server and its clients.
+    #[must_use]
+    pub fn authority(&self) -> &Authority {
+        &self.authority
     }
 }
 

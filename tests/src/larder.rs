@@ -28,10 +28,15 @@ pub fn operator(kubeconfig: &Path, folder: &Path) -> Result<Program> {
 
 /// `larder-agent` for one node, not started yet. Its log is `<folder>/larder-agent-<node>.log`. Registries on
 /// loopback are plain HTTP to it; others need `--insecure-registry` among `Program::args`. Unless they say `--runtime`, it
-/// gives images to no runtime, whatever runs on this machine.
+/// gives images to no runtime, whatever runs on this machine. Its folders for archives are `<folder>/import-<node>` and
+/// `<folder>/export-<node>`, which are not there unless somebody makes them.
 pub fn agent(kubeconfig: &Path, node: &str, store: &Path, folder: &Path) -> Result<Program> {
     let program = Program::new(&format!("larder-agent-{node}"), &binary("larder-agent")?, folder);
-    let program = program.env("LARDER_RUNTIME", "none").env("LARDER_LOGINS", folder.join("logins.json"));
+    let program = program
+        .env("LARDER_RUNTIME", "none")
+        .env("LARDER_LOGINS", folder.join("logins.json"))
+        .env("LARDER_IMPORT_DIR", folder.join(format!("import-{node}")))
+        .env("LARDER_EXPORT_DIR", folder.join(format!("export-{node}")));
     Ok(quiet_home(program, folder).args([Path::new("--kubeconfig"), kubeconfig]).args([
         Path::new("--node-name"),
         Path::new(node),

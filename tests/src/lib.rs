@@ -11,11 +11,14 @@
 
 #![forbid(unsafe_code)]
 
+pub mod api;
+pub mod audit;
 pub mod certificates;
 pub mod cleanup;
 pub mod cluster;
 pub mod containerd;
 pub mod error;
+pub mod gate;
 pub mod image;
 pub mod kubectl;
 pub mod kubernetes;
@@ -31,14 +34,17 @@ pub mod testdata;
 pub mod tools;
 pub mod wait;
 
-pub use cluster::{Access, ControlPlane};
+pub use api::Api;
+pub use audit::{ApiRequest, AuditLog};
+pub use cluster::{Access, ControlPlane, ControlPlaneOptions};
 pub use containerd::Containerd;
 pub use error::{Error, Result};
+pub use gate::{Gate, Moment};
 pub use image::{Blob, Image, ImageBuilder, Layer, MachineFiles, Pushed};
 pub use kubectl::Kubectl;
 pub use kubernetes::{Cluster, ClusterOptions, ContainerdVersion, Node, NodeOptions, Pod, PodOptions};
 pub use process::{Killer, Program, Ran};
-pub use proxy::{Answer, Fault, Proxy, Rule};
+pub use proxy::{Answer, Fault, Hook, Proxy, Rule};
 pub use registry::{Registry, RegistryOptions, Request, Requests};
 pub use scratch::Scratch;
 pub use wait::until;

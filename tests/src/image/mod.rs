@@ -208,6 +208,7 @@ pub struct ImageBuilder {
     labels: Map<String, Value>,
     entrypoint: Vec<String>,
     annotations: Map<String, Value>,
+    created: Option<String>,
     docker: bool,
 }
 
@@ -254,6 +255,13 @@ impl ImageBuilder {
         self
     }
 
+    /// When it was made, as RFC 3339 writes it. The first moment of 2026 otherwise.
+    #[must_use]
+    pub fn created(mut self, time: &str) -> Self {
+        self.created = Some(time.to_owned());
+        self
+    }
+
     /// Docker's media types (schema 2) instead of OCI's.
     #[must_use]
     pub fn docker(mut self) -> Self {
@@ -270,7 +278,8 @@ impl ImageBuilder {
             (OCI_MANIFEST, OCI_CONFIG, OCI_LAYER)
         };
         let mut config = platform_fields(&platform);
-        config.insert("created".to_owned(), "2026-01-01T00:00:00Z".into());
+        let created = self.created.unwrap_or_else(|| "2026-01-01T00:00:00Z".to_owned());
+        config.insert("created".to_owned(), created.into());
         config.insert("config".to_owned(), json!({"Env": self.env, "Labels": self.labels}));
         if !self.entrypoint.is_empty() {
             config["config"]["Entrypoint"] = self.entrypoint.into();

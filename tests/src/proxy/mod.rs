@@ -1,4 +1,4 @@
-//! A reverse proxy that injects faults, in front of a real registry.
+//! A reverse proxy that injects faults, in front of a real registry or a real API server.
 //!
 //! It passes bodies on in small pieces with little in flight, so that what it counts as sent is close to what the
 //! client has read. Close, not the same: a few tens of KiB may be in buffers when a client is killed, and more when
@@ -14,17 +14,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tokio::net::TcpSocket;
+use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
+use crate::api;
 use crate::certificates::Authority;
 use crate::cleanup::lock;
 use crate::runtime::{block_on, runtime};
-use crate::{Error, Result};
+use crate::{ControlPlane, Error, Result};
 
 pub use link::Link;
-pub use rule::{Answer, Fault, Rule};
+pub use rule::{Answer, Fault, Hook, Rule};
 
 /// The proxy, running. Dropping it closes all its connections.
 #[derive(Debug)]
@@ -68,6 +70,9 @@ type Callback = Box<dyn FnOnce() + Send>;
 /// What all connections share.
 pub(crate) struct Shared {
     upstream: String,
+    /// Where upstream does not answer: 502, or nothing at all.
+    is_gateway: bool,
+    cut: Notify,
     client: reqwest::Client,
     rules: Mutex<Vec<Rule>>,
     exchanges: Mutex<Vec<Exchange>>,
@@ -100,19 +105,35 @@ impl Proxy {
         Self::start_with(upstream, Some(tls::acceptor(&authority.server(&["127.0.0.1"])?)?))
     }
 
+    /// A proxy in front of an API server, spoken to by plain HTTP: whoever comes is the cluster's admin, as with
+    /// `kubectl proxy`. While nothing answers there, neither does the proxy: it ends the connection.
+    pub fn start_api(plane: &ControlPlane) -> Result<Self> {
+        Self::start_before(plane.url(), false, api::client(plane)?, None)
+    }
+
     fn start_with(upstream: &str, tls: Option<TlsAcceptor>) -> Result<Self> {
-        let upstream = format!("http://{upstream}");
-        let (listener, client) = block_on(async {
-            let client = reqwest::Client::builder()
+        let client = block_on(async {
+            reqwest::Client::builder()
                 .no_proxy()
                 .redirect(reqwest::redirect::Policy::none())
                 .build()
-                .map_err(Error::data("HTTP client"))?;
-            Ok((listen().map_err(Error::data("proxy's socket"))?, client))
+                .map_err(Error::data("HTTP client"))
         })?;
+        Self::start_before(format!("http://{upstream}"), true, client, tls)
+    }
+
+    fn start_before(
+        upstream: String,
+        is_gateway: bool,
+        client: reqwest::Client,
+        tls: Option<TlsAcceptor>,
+    ) -> Result<Self> {
+        let listener = block_on(async { listen().map_err(Error::data("proxy's socket")) })?;
         let host = listener.local_addr().map_err(Error::data("proxy's socket"))?.to_string();
         let shared = Arc::new(Shared {
             upstream,
+            is_gateway,
+            cut: Notify::new(),
             client,
             rules: Mutex::default(),
             exchanges: Mutex::default(),
@@ -141,6 +162,11 @@ impl Proxy {
     /// Takes all rules away. Answers under way keep theirs.
     pub fn clear(&self) {
         lock(&self.shared.rules).clear();
+    }
+
+    /// Resets all connections that there are.
+    pub fn cut(&self) {
+        self.shared.cut.notify_waiters();
     }
 
     /// Limits the bytes of all bodies in a second, over all connections; `None` for no limit.

@@ -52,6 +52,37 @@ pub enum Fault {
     Rate(u64),
     /// The request's `Range` is ignored: 200 and the whole body, as some registries do.
     IgnoreRange,
+    /// Called when the request has come, before upstream is asked.
+    Call(Hook),
+    /// Called when upstream has answered, before the answer goes on.
+    CallAfter(Hook),
+    /// The connection ends without an answer, and upstream is not asked.
+    HangUp,
+    /// The connection ends without an answer, although upstream has given one: what was asked for is done.
+    HangUpAfter,
+}
+
+/// Something to do when a request comes through.
+#[derive(Clone)]
+pub struct Hook(Arc<dyn Fn() + Send + Sync>);
+
+impl Hook {
+    /// It runs on the proxy's own task, which waits for it.
+    #[must_use]
+    pub fn new(call: impl Fn() + Send + Sync + 'static) -> Self {
+        Self(Arc::new(call))
+    }
+
+    /// Does it.
+    pub fn call(&self) {
+        (self.0)();
+    }
+}
+
+impl fmt::Debug for Hook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Hook")
+    }
 }
 
 /// An answer that does not come from upstream.

@@ -1,6 +1,5 @@
 //! The proxy's connections: take a request, ask upstream, answer.
 
-use std::convert::Infallible;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -22,7 +21,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
 use super::body::{self, Pieces, ProxyBody};
-use super::{Answer, Exchange, Fault, Shared};
+use super::{Answer, Exchange, Fault, Hook, Shared};
 
 /// Accepts connections until it is aborted; they end with it.
 pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>, tls: Option<TlsAcceptor>) {
@@ -58,16 +57,25 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let io = TokioIo::new(stream);
+    let (cut, cut_reset) = (Arc::clone(&shared), Arc::clone(&reset));
     let service = hyper::service::service_fn(move |request| {
         let (shared, reset) = (Arc::clone(&shared), Arc::clone(&reset));
-        async move { Ok::<_, Infallible>(handle(&shared, reset, request).await) }
+        async move { handle(&shared, reset, request).await }
     });
-    // Errors are clients that go away, and bodies that a rule cuts.
-    hyper::server::conn::http1::Builder::new()
-        .max_buf_size(16 << 10)
-        .serve_connection(io, service)
-        .await
-        .ok();
+    let served =
+        hyper::server::conn::http1::Builder::new().max_buf_size(16 << 10).serve_connection(io, service);
+    tokio::select! {
+        // Errors are clients that go away, bodies that a rule cuts, and requests that get no answer.
+        _ = served => {}
+        () = cut.cut.notified() => cut_reset.store(true, Ordering::SeqCst),
+    }
+}
+
+/// A connection that ends without an answer: before upstream was asked, or once it has answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum HangUp {
+    Unasked,
+    Answered,
 }
 
 /// All faults of one request, sorted by when they matter.
@@ -77,6 +85,9 @@ struct Plan {
     delay: Duration,
     ignore_range: bool,
     unannounced: bool,
+    before: Vec<Hook>,
+    after: Vec<Hook>,
+    hang_up: Option<HangUp>,
     replace: Option<Bytes>,
     shorten: Option<u64>,
     append: Bytes,
@@ -105,6 +116,10 @@ impl Plan {
                 Fault::Rate(rate) => plan.pieces.rate = Some(rate),
                 Fault::IgnoreRange => plan.ignore_range = true,
                 Fault::Unannounced => plan.unannounced = true,
+                Fault::Call(hook) => plan.before.push(hook),
+                Fault::CallAfter(hook) => plan.after.push(hook),
+                Fault::HangUp => plan.hang_up = Some(HangUp::Unasked),
+                Fault::HangUpAfter => plan.hang_up = Some(HangUp::Answered),
             }
         }
         plan
@@ -115,7 +130,7 @@ async fn handle(
     shared: &Arc<Shared>,
     reset: Arc<AtomicBool>,
     request: Request<Incoming>,
-) -> Response<ProxyBody> {
+) -> io::Result<Response<ProxyBody>> {
     let (parts, incoming) = request.into_parts();
     let mut plan = Plan::of(shared.faults(&parts));
     let text =
@@ -129,10 +144,20 @@ async fn handle(
         bytes: 0,
     });
     tokio::time::sleep(plan.delay).await;
+    plan.before.iter().for_each(Hook::call);
+    let no_answer = || io::Error::from(io::ErrorKind::ConnectionAborted);
+    if plan.hang_up == Some(HangUp::Unasked) {
+        return Err(no_answer());
+    }
     let (status, mut headers, content) = match plan.answer.take() {
         Some(answer) => local(&answer),
-        None => upstream(shared, &parts, incoming, plan.ignore_range).await,
+        None => upstream(shared, &parts, incoming, plan.ignore_range).await?,
     };
+    plan.after.iter().for_each(Hook::call);
+    if plan.hang_up == Some(HangUp::Answered) {
+        shared.update(number, |exchange| exchange.status = status.as_u16());
+        return Err(no_answer());
+    }
     for (name, value) in std::mem::take(&mut plan.headers) {
         match value.map(HeaderValue::try_from) {
             Some(Ok(value)) => drop(headers.insert(name, value)),
@@ -145,7 +170,7 @@ async fn handle(
     let mut response = Response::new(body);
     *response.status_mut() = status;
     *response.headers_mut() = headers;
-    response
+    Ok(response)
 }
 
 type Content = futures::stream::BoxStream<'static, io::Result<Bytes>>;
@@ -197,7 +222,7 @@ async fn upstream(
     parts: &Parts,
     incoming: Incoming,
     ignore_range: bool,
-) -> (StatusCode, HeaderMap, Content) {
+) -> io::Result<(StatusCode, HeaderMap, Content)> {
     let mut headers = end_to_end(&parts.headers);
     if ignore_range {
         headers.remove(header::RANGE);
@@ -213,9 +238,12 @@ async fn upstream(
     match request.send().await {
         Ok(answer) => {
             let (status, headers) = (answer.status(), end_to_end(answer.headers()));
-            (status, headers, answer.bytes_stream().map_err(io::Error::other).boxed())
+            Ok((status, headers, answer.bytes_stream().map_err(io::Error::other).boxed()))
         }
-        Err(error) => local(&Answer::status(502).body(format!("the proxy's upstream failed: {error}"))),
+        Err(error) if shared.is_gateway => {
+            Ok(local(&Answer::status(502).body(format!("the proxy's upstream failed: {error}"))))
+        }
+        Err(error) => Err(io::Error::other(error)),
     }
 }
 

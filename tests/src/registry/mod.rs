@@ -21,6 +21,8 @@ use crate::{Error, Image, Pushed, Result, Scratch};
 pub use access_log::{Request, Requests};
 pub use tokens::TokenOptions;
 
+/// The file with the users that it lets in.
+const USERS: &str = "htpasswd";
 /// The harness' own look-outs, which are no part of what a test counts.
 const PROBE_AGENT: &str = "larder-tests-probe";
 /// What pushes of the harness call themselves in the access log.
@@ -70,7 +72,7 @@ pub struct Registry {
     access_log: PathBuf,
     client: reqwest::Client,
     front: Front,
-    _scratch: Scratch,
+    scratch: Scratch,
 }
 
 /// How the harness gets to it.
@@ -117,7 +119,7 @@ impl Registry {
             access_log,
             client,
             front,
-            _scratch: scratch,
+            scratch,
         };
         registry.restart()?;
         Ok(registry)
@@ -200,6 +202,13 @@ impl Registry {
         };
         block_on(async move { target.push(&image, &reference).await })?;
         Ok(pushed)
+    }
+
+    /// Replaces [`RegistryOptions::other_logins`]. What it asks for changes with the next request.
+    pub fn set_other_logins(&self, logins: &[(String, String)]) -> Result<()> {
+        let users = users(self.options.login.iter().chain(logins))?;
+        // It looks at the time of the last change, and at nothing else.
+        self.scratch.write(USERS, users).map(drop)
     }
 
     /// Removes a tag's or a digest's manifest. Needs [`RegistryOptions::delete`], and a digest.
@@ -300,6 +309,17 @@ impl Front {
     }
 }
 
+/// The content of a file of users, as Apache has it.
+fn users<'a>(logins: impl Iterator<Item = &'a (String, String)>) -> Result<String> {
+    let mut users = String::new();
+    for (user, password) in logins {
+        // The least cost that bcrypt has: every request of a test pays it.
+        let hash = bcrypt::hash(password, 4).map_err(Error::data("password hash"))?;
+        users.extend([user, ":", &hash, "\n"]);
+    }
+    Ok(users)
+}
+
 /// The token server that the options ask for, and the authority of its key.
 fn token_server(options: &RegistryOptions) -> Result<Option<(tokens::TokenServer, Authority)>> {
     let Some(tokens) = options.tokens else { return Ok(None) };
@@ -352,13 +372,7 @@ fn configuration(
         });
     }
     if let Some(login) = &options.login {
-        let mut users = String::new();
-        for (user, password) in std::iter::once(login).chain(&options.other_logins) {
-            // The least cost that bcrypt has: every request of a test pays it.
-            let hash = bcrypt::hash(password, 4).map_err(Error::data("password hash"))?;
-            users.extend([user, ":", &hash, "\n"]);
-        }
-        let file = scratch.write("htpasswd", users)?;
+        let file = scratch.write(USERS, users(std::iter::once(login).chain(&options.other_logins))?)?;
         config["auth"] = json!({"htpasswd": {"realm": "larder-tests", "path": file}});
     }
     scratch.write("config.yml", format!("{config:#}\n"))

@@ -2,7 +2,7 @@
 
 use larder_oci::{ImageKey, Platform, spec::Descriptor};
 use larder_runtime::Image;
-use larder_store::{Claim, NewImage};
+use larder_store::{Claim, NewImage, Store};
 use larder_tests::{Blob, Layer};
 
 use crate::node::Node;
@@ -29,21 +29,7 @@ fn descriptor(blob: &Blob) -> Descriptor {
 impl Node {
     /// Puts an image into the store: an image, or an index whose first image is for this machine.
     pub fn put(&self, name: &str, image: &larder_tests::Image) -> Image {
-        let key = key(name);
-        let index = (!image.children.is_empty()).then(|| descriptor(&image.manifest));
-        let own = image.children.first().unwrap_or(image);
-        let lease = self.store.lease(&key).unwrap();
-        let all = || own.blobs.iter().chain([&own.manifest, &image.manifest]);
-        lease.protect(all().map(|blob| &blob.digest)).unwrap();
-        for blob in all() {
-            if self.store.blob_size(&blob.digest).unwrap().is_none() {
-                self.store.put_blob(&lease, &blob.digest, &blob.bytes).unwrap();
-            }
-        }
-        let new = NewImage { manifest: descriptor(&own.manifest), index, claim: Claim::Delete };
-        lease.commit(new).unwrap();
-        let stored = self.store.image(&key).unwrap().unwrap();
-        Image::read(&self.store, &stored).unwrap()
+        put(&self.store, name, image)
     }
 
     /// Puts an image into the store and gives it to containerd.
@@ -58,4 +44,23 @@ impl Node {
         assert!(self.store.remove(&image.key).unwrap());
         self.store.collect(&larder_store::CollectOptions::default()).unwrap();
     }
+}
+
+/// Puts an image into a store: an image, or an index whose first image is for this machine.
+pub fn put(store: &Store, name: &str, image: &larder_tests::Image) -> Image {
+    let key = key(name);
+    let index = (!image.children.is_empty()).then(|| descriptor(&image.manifest));
+    let own = image.children.first().unwrap_or(image);
+    let lease = store.lease(&key).unwrap();
+    let all = || own.blobs.iter().chain([&own.manifest, &image.manifest]);
+    lease.protect(all().map(|blob| &blob.digest)).unwrap();
+    for blob in all() {
+        if store.blob_size(&blob.digest).unwrap().is_none() {
+            store.put_blob(&lease, &blob.digest, &blob.bytes).unwrap();
+        }
+    }
+    let new = NewImage { manifest: descriptor(&own.manifest), index, claim: Claim::Delete };
+    lease.commit(new).unwrap();
+    let stored = store.image(&key).unwrap().unwrap();
+    Image::read(store, &stored).unwrap()
 }

@@ -59,7 +59,7 @@ fn layers_of_every_compression_are_unpacked(version: Version) {
         let builder = if docker { Image::builder().docker() } else { Image::builder() };
         let image = with_layer(&builder.layer(&layer).build().unwrap(), media_type, bytes.clone());
         let put = node.put(node_name, &image);
-        let delivered = node.try_deliver(&put, Owner::Agent, Layers::all_there());
+        let delivered = node.try_deliver(&put, Owner::Agent { pin: true }, Layers::all_there());
         if version == Version::OneSeven && media_type.contains("docker") && media_type.contains("zstd") {
             // Unknown to 1.7, and to docker when that was new.
             let error = delivered.unwrap_err().to_string();
@@ -79,7 +79,8 @@ fn layers_of_every_compression_are_unpacked(version: Version) {
 /// The message, and the kind, of a delivery that fails. Nothing half done is left behind.
 fn refused(node: &Node, image: &Image) -> (String, Category) {
     let put = node.put("registry.corp/broken:v1", image);
-    let error: RuntimeError = node.try_deliver(&put, Owner::Agent, Layers::all_there()).unwrap_err();
+    let error: RuntimeError =
+        node.try_deliver(&put, Owner::Agent { pin: true }, Layers::all_there()).unwrap_err();
     assert_eq!(node.state(&put), State::Missing);
     assert!(node.snapshots().iter().all(|name| name.starts_with("sha256:")), "{error}");
     assert!(node.names().is_empty(), "{error}");

@@ -31,7 +31,7 @@ on_each_version!(
 fn assert_tidy(node: &Node) {
     let leftovers = || {
         let leases = node.table(&["leases", "ls"]).into_iter().map(|row| row[0].clone());
-        let leases = leases.filter(|id| !id.starts_with("larder/image/") && id != "larder/blobs");
+        let leases = leases.filter(|id| !id.starts_with("larder/image/") && !id.starts_with("larder/blobs/"));
         let snapshots = node.snapshots().into_iter().filter(|name| !name.starts_with("sha256:"));
         let ingests = node.table(&["content", "active"]).into_iter().map(|row| row[0].clone());
         leases.chain(snapshots).chain(ingests).collect::<Vec<_>>()
@@ -47,8 +47,9 @@ fn layers_are_taken_as_they_arrive(version: Version) {
     let (arrivals, layers) = Layers::arriving();
     node.wait(async {
         let (runtime, store, wanted) = (node.runtime.clone(), node.store.clone(), image.clone());
-        let delivery =
-            tokio::spawn(async move { runtime.deliver(&store, &wanted, Owner::Agent, layers).await });
+        let delivery = tokio::spawn(async move {
+            runtime.deliver(&store, &wanted, Owner::Agent { pin: true }, layers).await
+        });
         // The upper one first: it is taken, and can't be unpacked yet.
         let digests: Vec<_> =
             image.layers.iter().map(|layer| layer.digest().to_string().parse().unwrap()).collect();
@@ -96,7 +97,7 @@ fn a_pull_that_fails_ends_the_delivery(version: Version) {
     let (arrivals, layers) = Layers::arriving();
     arrivals.layer(&image.layers[0].digest().to_string().parse().unwrap());
     drop(arrivals);
-    let error = node.try_deliver(&image, Owner::Agent, layers).unwrap_err();
+    let error = node.try_deliver(&image, Owner::Agent { pin: true }, layers).unwrap_err();
     assert_eq!(error.category(), Category::Interrupted);
     // What it has left is nobody's: whoever does not want the image any more learns of it, and can take it away.
     assert_eq!(node.observe(&[]).strays, [image.key.clone()].into());
@@ -118,7 +119,8 @@ fn a_delivery_goes_on_where_it_was_interrupted(version: Version) {
     let mut interruptions = 0;
     while node
         .wait(async {
-            let delivery = node.runtime.deliver(&node.store, &image, Owner::Agent, Layers::all_there());
+            let delivery =
+                node.runtime.deliver(&node.store, &image, Owner::Agent { pin: true }, Layers::all_there());
             tokio::time::timeout(patience, delivery).await
         })
         .map(|delivered| delivered.unwrap())
@@ -144,7 +146,8 @@ fn containerd_may_be_killed_while_it_takes_an_image(version: Version) {
             let tokio = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
             // As the agent does, it tries until it succeeds.
             until("a delivery to succeed", PATIENCE, || {
-                let delivery = runtime.deliver(&store, &image, Owner::Agent, Layers::all_there());
+                let delivery =
+                    runtime.deliver(&store, &image, Owner::Agent { pin: true }, Layers::all_there());
                 match tokio.block_on(delivery) {
                     Ok(()) => Some(()),
                     Err(error) => {
@@ -184,9 +187,9 @@ fn images_that_share_layers_may_come_together(version: Version) {
         })
         .collect();
     node.wait(async {
-        let all = images
-            .iter()
-            .map(|image| node.runtime.deliver(&node.store, image, Owner::Agent, Layers::all_there()));
+        let all = images.iter().map(|image| {
+            node.runtime.deliver(&node.store, image, Owner::Agent { pin: true }, Layers::all_there())
+        });
         for delivered in futures::future::join_all(all).await {
             delivered.unwrap();
         }

@@ -118,10 +118,11 @@ fn layers_that_kubelet_pulled_are_kept(version: Version) {
         let runtime = node.runtime.clone();
         node.wait(async move { runtime.annex().unwrap() })
     };
+    let id = node.store.id().unwrap();
     let layer = &source.layers()[1];
-    assert!(annex.keep(&layer.digest, layer.size()).unwrap());
-    assert!(!annex.keep(&layer.digest, 5).unwrap(), "another size");
-    assert!(!annex.keep(&Digest::sha256(b"none"), 5).unwrap());
+    assert!(annex.keep(id, &layer.digest, layer.size()).unwrap());
+    assert!(!annex.keep(id, &layer.digest, 5).unwrap(), "another size");
+    assert!(!annex.keep(id, &Digest::sha256(b"none"), 5).unwrap());
     // With all the names that its CRI plugin adds.
     until("kubelet to see it", PATIENCE, || node.kubelets_image(&pushed.name)).unwrap();
     node.try_crictl(&["rmi", &pushed.name]).ok().unwrap();
@@ -129,9 +130,9 @@ fn layers_that_kubelet_pulled_are_kept(version: Version) {
     until("what nobody asked for to go", PATIENCE, || (!node.has_blob(other)).then_some(())).unwrap();
     assert!(node.has_blob(&layer.digest));
     // Once the store relies on it, it stays for as long as the store does, and no longer.
-    node.wait(node.runtime.observe(&[], &[layer.digest.clone()].into())).unwrap();
+    node.wait(node.runtime.observe(id, &[], &[layer.digest.clone()].into())).unwrap();
     assert!(node.has_blob(&layer.digest));
-    node.wait(node.runtime.observe(&[], &[].into())).unwrap();
+    node.wait(node.runtime.observe(id, &[], &[].into())).unwrap();
     until("what the store needs no more to go", PATIENCE, || (!node.has_blob(&layer.digest)).then_some(()))
         .unwrap();
     node.stop();

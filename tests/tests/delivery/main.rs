@@ -5,10 +5,13 @@
 
 mod fixture;
 mod format;
+mod frozen;
 mod interrupted;
 mod kept;
 mod node;
+mod pins;
 mod seen;
+mod stores;
 mod withdrawn;
 
 /// Runs tests on each version of containerd that nodes have.

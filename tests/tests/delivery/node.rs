@@ -120,12 +120,24 @@ impl Node {
 
     /// As the agent does, with all layers there.
     pub fn deliver(&self, image: &Image) {
-        self.try_deliver(image, Owner::Agent, Layers::all_there()).unwrap();
+        self.try_deliver(image, Owner::Agent { pin: true }, Layers::all_there()).unwrap();
     }
 
     pub fn observe(&self, images: &[Image]) -> Observation {
-        let handed_over: BTreeSet<Digest> = self.store.handed_over().unwrap().into_keys().collect();
-        self.wait(self.runtime.observe(images, &handed_over)).unwrap()
+        self.observe_for(&self.store, images)
+    }
+
+    /// As the agent does that looks after that store.
+    pub fn observe_for(&self, store: &Store, images: &[Image]) -> Observation {
+        let handed_over: BTreeSet<Digest> = store.handed_over().unwrap().into_keys().collect();
+        self.wait(self.runtime.observe(store.id().unwrap(), images, &handed_over)).unwrap()
+    }
+
+    /// Another store beside the same containerd.
+    pub fn another_store(&self, name: &str) -> Store {
+        let store = Store::open(&self.scratch.path().join(name)).unwrap();
+        let _inside = self.tokio.enter();
+        store.with_annex(self.runtime.annex().unwrap())
     }
 
     pub fn state(&self, image: &Image) -> State {

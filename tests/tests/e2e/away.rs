@@ -8,10 +8,10 @@ use crate::{
 };
 
 /// A registry that is away, until this is dropped.
-struct Away<'a>(&'a Registry);
+pub struct Away<'a>(&'a Registry);
 
 impl<'a> Away<'a> {
-    fn new(registry: &'a Registry) -> Self {
+    pub fn new(registry: &'a Registry) -> Self {
         registry.stop();
         Self(registry)
     }

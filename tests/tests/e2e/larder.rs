@@ -167,7 +167,8 @@ impl ImageCache {
         Self::with_spec(kubectl, name, spec, images)
     }
 
-    fn with_spec(kubectl: &Kubectl, name: &str, spec: Value, images: &[&str]) -> Self {
+    /// With all of its `spec` but the images.
+    pub fn with_spec(kubectl: &Kubectl, name: &str, spec: Value, images: &[&str]) -> Self {
         let cache = Self { kubectl: kubectl.clone(), name: name.to_owned(), spec };
         cache.edit(images);
         cache
@@ -178,10 +179,22 @@ impl ImageCache {
         Self::apply_to(kubectl, name, &json!({"kubernetes.io/hostname": node}), images)
     }
 
+    /// For every node, with entries of `images` as they are written.
+    pub fn apply_images(kubectl: &Kubectl, name: &str, images: Value) -> Self {
+        let cache = Self { kubectl: kubectl.clone(), name: name.to_owned(), spec: json!({}) };
+        cache.edit_images(images);
+        cache
+    }
+
     /// Names other images.
     pub fn edit(&self, images: &[&str]) {
+        self.edit_images(images.iter().map(|image| json!({"image": image})).collect());
+    }
+
+    /// The same, with entries as they are written.
+    pub fn edit_images(&self, images: Value) {
         let mut spec = self.spec.clone();
-        spec["images"] = images.iter().map(|image| json!({"image": image})).collect();
+        spec["images"] = images;
         let object = json!({
             "apiVersion": "larder.dev/v1alpha1", "kind": "ImageCache",
             "metadata": {"name": self.name}, "spec": spec,

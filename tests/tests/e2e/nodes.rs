@@ -36,6 +36,7 @@ fn a_third_node_joins_with_labels_and_taints_and_goes() {
     e2e.cluster.remove_node("late").unwrap();
     assert!(!node.kubelet().is_running() && !node.containerd().is_running());
     assert!(e2e.cluster.node("late").is_err());
+    assert!(!node.path("/etc").exists(), "its files go with it");
 }
 
 #[test]

@@ -33,6 +33,10 @@ const PAIRS: &[(&str, &[&str])] = &[
     ),
     ("overlays/cri-o", &["--set", "agent.runtime.folder=/run/crio"]),
     ("overlays/high-availability", &["--set", "operator.replicas=2"]),
+    (
+        "overlays/allowed-registries",
+        &["--set", "operator.allowedRegistries={registry.example.com,docker.io/library}"],
+    ),
     ("overlays/metrics", &["--set", "operator.metricsService.create=true"]),
 ];
 
@@ -80,6 +84,7 @@ fn all_values_have_an_effect() {
         helm.run(&[&common[..], args].concat()).stdout
     };
     let plain = template(&[]);
+    assert!(plain.contains("- --secrets-namespace=elsewhere"), "{plain}");
     for (values, expected) in [
         ("crds.install=false", ""),
         ("crds.keep=false", ""),
@@ -97,6 +102,7 @@ fn all_values_have_an_effect() {
         ("operator.podAnnotations.note=here", "note: here"),
         ("operator.logLevel=debug", "value: \"debug\""),
         ("operator.extraArgs[0]=--workers=32", "- --workers=32"),
+        ("operator.allowedRegistries[0]=registry.corp/team", "- --allow-registry=registry.corp/team"),
         (
             "operator.metricsService.create=true,operator.metricsService.labels.scrape=yes,operator.metricsService.annotations.by=all",
             "scrape: \"yes\"",
@@ -116,6 +122,8 @@ fn all_values_have_an_effect() {
         ("agent.runtime.endpoint=unix:///run/k3s/containerd/odd.sock", "path: /run/k3s/containerd\n"),
         ("agent.runtime.interface=cri", "- --runtime=cri"),
         ("agent.storeFolder=/data/larder", "path: /data/larder"),
+        ("agent.importFolder=/data/import", "path: /data/import"),
+        ("agent.exportFolder=/data/export", "path: /data/export"),
         ("agent.registriesFolder=/etc/registries", "- --hosts-dir=/etc/registries"),
         ("agent.loginsSecret=logins", "secretName: logins"),
         ("agent.podLabels.team=platform", "team: platform"),
@@ -151,6 +159,7 @@ fn wrong_values_are_refused_in_one_message() {
         ("agent.priorityClass.name=", "agent.priorityClass.name is empty"),
         ("operator.replicas=two", "at '/operator/replicas': got string, want integer"),
         ("operator.extraArgs[0]=workers", "at '/operator/extraArgs/0'"),
+        ("operator.allowedRegistries[0]=https://registry.corp", "at '/operator/allowedRegistries/0'"),
     ] {
         let args = ["template", "larder", &chart, "--namespace", SYSTEM, "--set", values];
         let ran = helm.try_run(&args);

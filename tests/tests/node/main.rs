@@ -5,9 +5,16 @@
 
 mod fixture;
 
+mod archives;
 mod away;
 mod drift;
 mod in_use;
 mod interrupted;
 mod logins;
+mod pins;
 mod ready;
+mod refresh;
+mod remove;
+mod schedule;
+mod secrets;
+mod tags;

@@ -20,7 +20,7 @@ fn the_store_comes_to_hold_what_is_named() {
     let by_hand = registry.push(&image(503, &[5_000]), "mine", "v1").unwrap().name;
     desk.ok(&["pull", "-q", &by_hand]);
     let both = format!(
-        "{}---\n{}  nodeSelector: {{matchLabels: {{pool: web}}}}\n",
+        "{}---\n{}  nodeSelector: {{matchLabels: {{pool: web}}}}\n  pullSecrets: [{{name: regcred}}]\n",
         cache("one", &[&names[0], &names[1]]),
         cache("two", &[&names[1], &names[2]])
     );
@@ -28,7 +28,9 @@ fn the_store_comes_to_hold_what_is_named() {
     let file = file.to_str().unwrap();
     let ran = desk.larder(&["apply", "-f", file]).ok().unwrap();
     assert!(ran.stdout.ends_with("All 3 images are ready\n"), "{}", ran.stdout);
-    assert!(ran.stderr.contains("nodeSelector is passed over"), "{}", ran.stderr);
+    for field in ["nodeSelector is passed over", "pullSecrets are passed over: log in"] {
+        assert!(ran.stderr.contains(field), "{}", ran.stderr);
+    }
     for name in &names {
         desk.skopeo(name);
     }
@@ -63,6 +65,33 @@ fn one_failure_holds_up_no_other_image() {
     assert_eq!(report[0]["Reason"], "NotFound");
     assert_eq!(report[1]["Ready"], true);
     desk.skopeo(&there);
+}
+
+#[test]
+fn order_and_space_are_respected_as_on_a_node() {
+    let (desk, registry) = (Desk::new(), registry());
+    let [a, b, c] = [("a", 520), ("b", 521), ("c", 522)]
+        .map(|(repository, seed)| registry.push(&image(seed, &[5_000]), repository, "v1").unwrap().name);
+    let yaml = format!(
+        "{}    priority: 5\n  maxConcurrentDownloads: 1\n---\n{}    priority: 9\n",
+        cache("one", &[&a, &b]),
+        cache("two", &[&c])
+    );
+    let tight = format!("{yaml}  diskReserve: 900Ti\n");
+    let mark = registry.mark().unwrap();
+    let ran = desk.larder_with(&["apply", "-f", "-"], &[], &tight);
+    assert_eq!(ran.status.code(), Some(1));
+    for words in ["InsufficientDisk: it needs", "900.0 TiB of them are kept free"] {
+        assert!(ran.stdout.contains(words), "{}", ran.stdout);
+    }
+    assert_eq!(registry.requests_since(mark).unwrap().blob_gets(), 0);
+
+    let mark = registry.mark().unwrap();
+    desk.larder_with(&["apply", "-f", "-"], &[], &yaml).ok().unwrap();
+    let requests = registry.requests_since(mark).unwrap();
+    let order: Vec<&str> =
+        requests.iter().filter(|request| request.is_manifest()).map(|r| &r.path[4..5]).collect();
+    assert_eq!(order, ["c", "b", "a"], "a limit, and a priority, of whichever object");
 }
 
 #[test]

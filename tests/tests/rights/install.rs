@@ -65,6 +65,7 @@ fn overlays_and_samples_are_accepted_and_uninstalling_leaves_nothing() {
             json!([{"key": "node-role.kubernetes.io/control-plane", "operator": "Exists", "effect": "NoSchedule"}]),
         ),
         ("cri-o", "tolerations", Value::Null),
+        ("allowed-registries", "tolerations", Value::Null),
         ("high-availability", "tolerations", Value::Null),
     ] {
         let applied = cluster.kubectl(&["apply", "-k", &manifests(&format!("overlays/{overlay}"))]).unwrap();

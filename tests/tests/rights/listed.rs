@@ -65,6 +65,7 @@ fn of_the_operator(installed: &Installed) {
             SYSTEM => wanted.extend([
                 "leases.coordination.k8s.io [] [create]",
                 "leases.coordination.k8s.io [larder-operator] [get update]",
+                "roles.rbac.authorization.k8s.io [larder-agent-pull-secrets] [list watch patch escalate]",
             ]),
             _ => {}
         }

@@ -11,3 +11,4 @@ mod install;
 mod listed;
 mod pods;
 mod programs;
+mod secrets;

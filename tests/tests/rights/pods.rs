@@ -51,7 +51,7 @@ fn the_operator_is_restricted_and_the_agent_is_but_for_what_it_needs(installed: 
     let violations = refused.split_once("violates PodSecurity \"restricted:latest\": ").unwrap().1.trim();
     assert_eq!(
         violations,
-        "restricted volume types (volumes \"store\", \"runtime\", \"registries\" use restricted volume type \"hostPath\"), \
+        "restricted volume types (volumes \"store\", \"runtime\", \"registries\", \"import\", \"export\" use restricted volume type \"hostPath\"), \
          runAsNonRoot != true (pod or container \"agent\" must set securityContext.runAsNonRoot=true), \
          runAsUser=0 (pod must not set runAsUser=0)"
     );
@@ -77,7 +77,11 @@ fn the_agent_uses_nothing_else_of_its_level(installed: &Installed) {
     assert_eq!(container["ports"], Value::Null);
     let writable = container["volumeMounts"].as_array().unwrap().iter();
     let writable: Vec<_> = writable.filter(|mount| mount["readOnly"] != true).collect();
-    assert_eq!(writable, [&json!({"name": "store", "mountPath": "/var/lib/larder"})]);
+    let expected = [("store", "/var/lib/larder"), ("export", "/var/lib/larder-export")];
+    assert_eq!(writable.len(), expected.len());
+    for (mount, (name, path)) in writable.into_iter().zip(expected) {
+        assert_eq!(*mount, json!({"name": name, "mountPath": path}));
+    }
 }
 
 /// An argument that a program does not know ends its pod at the start.

@@ -1,8 +1,8 @@
 //! A runtime that is spoken to through CRI alone: containerd, as if it were another.
 
-use larder_tests::{ContainerdVersion, Registry, RegistryOptions};
+use larder_tests::{ContainerdVersion, Layer, Registry, RegistryOptions};
 
-use crate::support::{Node, id, image, short};
+use crate::support::{Node, blobs, id, image, short};
 
 fn the_runtime_pulls_with_our_login(version: ContainerdVersion) {
     let node = Node::new(version, "cri");
@@ -38,6 +38,25 @@ fn the_runtime_pulls_with_our_login_on_containerd_2() {
 #[test]
 fn the_runtime_pulls_with_our_login_on_containerd_1_7() {
     the_runtime_pulls_with_our_login(ContainerdVersion::V17);
+}
+
+/// Through CRI the runtime gets layers by itself and gives none back. A person's image is to be read from the store.
+#[test]
+fn what_a_person_pulls_can_be_read_whatever_was_left_to_the_runtime() {
+    let node = Node::new(ContainerdVersion::V2, "cri");
+    let registry = Registry::start(RegistryOptions::default()).unwrap();
+    let shared = Layer::random(26, 300_000).unwrap();
+    let image = |own: u64| {
+        let own = Layer::random(own, 20_000).unwrap();
+        larder_tests::Image::builder().layer(&shared).layer(&own).build().unwrap()
+    };
+    let agents = registry.push(&image(27), "team/agents", "v1").unwrap();
+    let persons = registry.push(&image(28), "team/persons", "v1").unwrap();
+    node.ok(&["apply", "-f", &node.cache(&agents.name)]);
+    assert_eq!(blobs(&node.store()), 2, "its layers are in the runtime");
+    node.ok(&["pull", &persons.name]);
+    let archive = node.scratch.path().join("persons.tar");
+    node.ok(&["save", "-o", archive.to_str().unwrap(), &persons.name]);
 }
 
 #[test]

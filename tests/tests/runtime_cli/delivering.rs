@@ -60,6 +60,25 @@ fn what_was_delivered_is_read_back() {
     );
 }
 
+/// Nothing of the image is to be had then but its manifest and its configuration.
+#[test]
+fn an_image_whose_runtime_is_gone_is_not_ready() {
+    let node = Node::new(ContainerdVersion::V2, "containerd");
+    let registry = Registry::start(RegistryOptions::default()).unwrap();
+    let pushed = registry.push(&image(6), "team/app", "v1").unwrap();
+    let cache = node.cache(&pushed.name);
+    assert!(node.ok(&["apply", "-f", &cache]).ends_with("All 1 images are ready\n"));
+    let ran = node.plain_larder(&["--runtime", "none", "apply", "-f", &cache]);
+    assert_eq!(ran.status.code(), Some(1), "{}", ran.stdout);
+    assert!(
+        ran.stdout.contains("RuntimeUnavailable: layers of it were left"),
+        "{}{}",
+        ran.stdout,
+        ran.stderr
+    );
+    assert!(node.ok(&["apply", "-f", &cache]).ends_with("All 1 images are ready\n"));
+}
+
 #[test]
 fn pull_and_load_deliver_when_told_to() {
     let node = Node::new(ContainerdVersion::V2, "containerd");

@@ -6,7 +6,7 @@ use std::{
 };
 
 use larder_tests::{Containerd, ContainerdVersion, Image, Layer, Ran, Scratch, larder::binary, process::run};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 pub struct Node {
     pub containerd: Containerd,
@@ -65,6 +65,16 @@ impl Node {
     pub fn archive(&self, image: &Image, name: &str) -> String {
         let path = self.scratch.path().join(format!("{}.tar", image.digest().short()));
         image.write_archive(&path, name).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+
+    /// A file with an `ImageCache` of one image, in the node's scratch folder.
+    pub fn cache(&self, image: &str) -> String {
+        let cache = json!({
+            "apiVersion": "larder.dev/v1alpha1", "kind": "ImageCache",
+            "metadata": {"name": "one"}, "spec": {"images": [{"image": image}]},
+        });
+        let path = self.scratch.write("cache.yaml", cache.to_string()).unwrap();
         path.to_str().unwrap().to_owned()
     }
 

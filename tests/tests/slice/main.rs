@@ -5,10 +5,16 @@
 
 mod fixture;
 
+mod allowed;
 mod bad_input;
 mod convergence;
 mod deletion;
 mod faults;
 mod kills;
 mod kubectl;
+mod load;
 mod peers;
+mod save;
+mod schedule;
+mod secrets;
+mod tags;
