@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod cluster_faults;
 mod debian;
 mod demo;
 mod e2e;
@@ -54,6 +55,8 @@ enum Command {
     E2e(e2e::Options),
     /// Pulls from a registry that misbehaves in every way we know: each pull must end right, or in one clear error.
     Faults(faults::Options),
+    /// Has API server, etcd, watches, operators and containerd fail: all must be well again, and no status may lie.
+    ClusterFaults(cluster_faults::Options),
     /// Fuzzes what reads other people's bytes: names, manifests, archives, configurations, templates.
     Fuzz(fuzz::Options),
     /// Measures Larder beside other programs, on this machine.
@@ -78,6 +81,7 @@ fn main() -> ExitCode {
         Command::Image(options) => image::run(&options),
         Command::E2e(options) => e2e::run(&options),
         Command::Faults(options) => faults::run(&options),
+        Command::ClusterFaults(options) => cluster_faults::run(&options),
         Command::Fuzz(options) => fuzz::run(&options),
         Command::Bench { what } => bench::run(&what),
         Command::Torture(options) => torture::torture(&options),

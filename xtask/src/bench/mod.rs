@@ -3,6 +3,7 @@
 mod archive;
 mod contest;
 mod delivery;
+mod fleet;
 mod measure;
 mod packages;
 mod pull;
@@ -18,6 +19,8 @@ pub enum What {
     Archive(archive::Options),
     /// An image on a real node: from `kubectl apply` until pods can use it, beside kubelet's own pull. Needs root.
     Delivery(delivery::Options),
+    /// Many nodes: what operator and agents write, and what the operator needs, with real agents' loops.
+    Fleet(fleet::Options),
 }
 
 /// Measures it, and prints a table.
@@ -26,5 +29,6 @@ pub fn run(what: &What) -> anyhow::Result<()> {
         What::Pull(options) => pull::run(options),
         What::Archive(options) => archive::run(options),
         What::Delivery(options) => delivery::run(options),
+        What::Fleet(options) => fleet::run(options),
     }
 }

@@ -3,7 +3,7 @@
 //! the result.
 
 mod ground;
-mod process;
+pub(super) mod process;
 mod shape;
 
 use std::time::{Duration, Instant};

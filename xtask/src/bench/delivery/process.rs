@@ -11,19 +11,24 @@ const TICKS_A_SECOND: f64 = 100.0;
 
 /// A process.
 #[derive(Debug)]
-pub(super) struct Process {
+pub(in crate::bench) struct Process {
     /// Its folder in a `/proc`.
     folder: PathBuf,
 }
 
 impl Process {
     /// The process of this folder in a `/proc`.
-    pub(super) fn at(folder: PathBuf) -> Self {
+    pub(in crate::bench) fn at(folder: PathBuf) -> Self {
         Self { folder }
     }
 
+    /// Whether it is the same process.
+    pub(in crate::bench) fn is(&self, other: &Self) -> bool {
+        self.folder == other.folder
+    }
+
     /// Seconds of CPU, in the process and in the kernel for it; those of children that have ended included.
-    pub(super) fn cpu(&self) -> anyhow::Result<f64> {
+    pub(in crate::bench) fn cpu(&self) -> anyhow::Result<f64> {
         let text = self.read("stat")?;
         // The name, in parentheses, may hold anything.
         let fields = text.rsplit_once(')').map_or("", |(_, fields)| fields).split_whitespace();
@@ -32,7 +37,7 @@ impl Process {
     }
 
     /// Seconds of CPU of its control group, to the nanosecond: for a container, which has one of its own.
-    pub(super) fn group_cpu(&self) -> anyhow::Result<f64> {
+    pub(in crate::bench) fn group_cpu(&self) -> anyhow::Result<f64> {
         let groups = self.read("cgroup")?;
         let of = |wanted: &str| {
             groups.lines().find_map(|line| {
@@ -56,18 +61,18 @@ impl Process {
     }
 
     /// The most memory that it had since [`Process::forget_peak`], in MiB.
-    pub(super) fn peak(&self) -> anyhow::Result<f64> {
+    pub(in crate::bench) fn peak(&self) -> anyhow::Result<f64> {
         self.field("VmHWM")
     }
 
     /// Begins to look for the most memory anew.
-    pub(super) fn forget_peak(&self) -> anyhow::Result<()> {
+    pub(in crate::bench) fn forget_peak(&self) -> anyhow::Result<()> {
         let file = self.folder.join("clear_refs");
         fs::write(&file, "5").with_context(|| format!("cannot write {}", file.display()))
     }
 
     /// Its memory in MiB: all that is resident, and what of that is its own rather than a file's.
-    pub(super) fn memory(&self) -> anyhow::Result<(f64, f64)> {
+    pub(in crate::bench) fn memory(&self) -> anyhow::Result<(f64, f64)> {
         Ok((self.field("VmRSS")?, self.field("RssAnon")?))
     }
 

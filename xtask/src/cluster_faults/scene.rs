@@ -1,0 +1,78 @@
+//! The faults, and in which order they have their turns.
+
+use std::time::Duration;
+
+use fastrand::Rng;
+use larder_tests::proxy::Hits;
+
+use super::round::Round;
+use super::stage::{Operators, Stage};
+use super::{plane, writes};
+
+/// A fault, from the first `apply` of a round to the last.
+#[derive(Clone, Copy)]
+pub struct Scene {
+    pub name: &'static str,
+    pub operators: Operators,
+    /// Whether the fault lasts until the round has converged.
+    pub lasts: bool,
+    pub strike: fn(&Stage, &Round, &mut Rng) -> anyhow::Result<Struck>,
+}
+
+/// How often a fault came about.
+pub struct Struck {
+    known: u64,
+    later: Vec<Hits>,
+}
+
+impl Struck {
+    pub fn yes() -> Self {
+        Self::times(1)
+    }
+
+    pub fn times(known: u64) -> Self {
+        Self { known, later: Vec::new() }
+    }
+
+    /// What these rules have done by the time at which somebody asks.
+    pub fn later(later: Vec<Hits>) -> Self {
+        Self { known: 0, later }
+    }
+
+    pub fn count(&self) -> u64 {
+        self.known + self.later.iter().map(Hits::count).sum::<u64>()
+    }
+}
+
+const fn scene(
+    name: &'static str,
+    operators: Operators,
+    strike: fn(&Stage, &Round, &mut Rng) -> anyhow::Result<Struck>,
+) -> Scene {
+    Scene { name, operators, lasts: false, strike }
+}
+
+const fn lasting(scene: Scene) -> Scene {
+    Scene { lasts: true, ..scene }
+}
+
+/// Scenes with the same operators stand together: it takes a while until others lead.
+pub const SCENES: &[Scene] = &[
+    scene("API server away for seconds", Operators::Alone, plane::away_shortly),
+    scene("API server hangs", Operators::Alone, plane::hangs),
+    scene("etcd restarted", Operators::Alone, plane::etcd_restarts),
+    scene("connections cut", Operators::Alone, plane::connections_cut),
+    scene("watch compacted", Operators::Alone, plane::compacted),
+    scene("others write the same objects", Operators::Alone, writes::others_write),
+    scene("writes and answers lost", Operators::Alone, writes::answers_lost),
+    lasting(scene("operator killed before a write", Operators::Alone, writes::killed_before)),
+    lasting(scene("operator killed after a write", Operators::Alone, writes::killed_after)),
+    scene("two operators, unaware of each other", Operators::Rivals, writes::rivals),
+    lasting(scene("leader killed after a write", Operators::Elected, writes::killed_after)),
+    scene("API server away longer than a Lease", Operators::Elected, plane::away_long),
+];
+
+/// A moment by chance.
+pub fn nap(random: &mut Rng, up_to_ms: u64) {
+    std::thread::sleep(Duration::from_millis(random.u64(..up_to_ms)));
+}

@@ -1,0 +1,109 @@
+//! Writes that meet others, get lost, or are the last thing that an operator does.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+use larder_tests::api::Change;
+use larder_tests::{Fault, Hook, Moment, Rule};
+use serde_json::json;
+
+use super::round::Round;
+use super::scene::{Struck, nap};
+use super::stage::{NODES, Stage};
+
+/// How long somebody else writes, or answers get lost.
+const SPAN: Duration = Duration::from_secs(4);
+
+/// Somebody else writes all objects all the time: notes on them, their statuses; and deletes those of nodes now and then.
+pub fn others_write(stage: &Stage, round: &Round, random: &mut Rng) -> anyhow::Result<Struck> {
+    round.ask_for_one(stage)?;
+    let (end, mut turn) = (Instant::now() + SPAN, 0_u64);
+    while Instant::now() < end {
+        turn += 1;
+        let note = json!({"metadata": {"annotations": {"test.larder.dev/turn": turn.to_string()}}});
+        stage.api.change(&round.path, Change::Merge(&note))?;
+        if stage.api.get(&round.path)?.is_some_and(|cache| cache["status"]["nodes"].is_object()) {
+            // Less than is true: it is Larder's statuses that must not say more.
+            let status = json!({"status": {"nodes": {"ready": 0}}});
+            stage.api.change(&format!("{}/status", round.path), Change::Merge(&status))?;
+        }
+        for node in NODES {
+            let path = format!("/apis/larder.dev/v1alpha1/nodeimagecaches/{node}");
+            let change = if random.u8(..40) == 0 { Change::Delete } else { Change::Merge(&note) };
+            stage.api.change(&path, change)?;
+        }
+        if turn == 10 {
+            round.ask_for_all(stage)?;
+        }
+    }
+    round.ask_for_all(stage)?;
+    Ok(Struck::yes())
+}
+
+/// Of writes by operators and agents, some do not arrive; of others the answer does not.
+pub fn answers_lost(stage: &Stage, round: &Round, random: &mut Rng) -> anyhow::Result<Struck> {
+    let mut hits = Vec::new();
+    for proxy in stage.proxies() {
+        for fault in [Fault::HangUp, Fault::HangUpAfter] {
+            let chance = Mutex::new(random.fork());
+            let rule = Rule::any("").when(move |request| {
+                let mut chance = chance.lock().unwrap_or_else(PoisonError::into_inner);
+                request.method != "GET" && chance.u8(..4) == 0
+            });
+            hits.push(proxy.add(rule.then(fault)));
+        }
+    }
+    round.ask_for_one(stage)?;
+    std::thread::sleep(SPAN / 2);
+    round.ask_for_all(stage)?;
+    std::thread::sleep(SPAN / 2);
+    Ok(Struck::times(hits.iter().map(larder_tests::proxy::Hits::count).sum()))
+}
+
+/// The operator that writes is killed at a write, before it has arrived.
+pub fn killed_before(stage: &Stage, round: &Round, random: &mut Rng) -> anyhow::Result<Struck> {
+    killed(stage, round, random, Moment::Before)
+}
+
+/// The operator that writes is killed at a write that has arrived, and has not been answered.
+pub fn killed_after(stage: &Stage, round: &Round, random: &mut Rng) -> anyhow::Result<Struck> {
+    killed(stage, round, random, Moment::After)
+}
+
+/// At one of the first writes that a round takes: three nodes' objects twice, statuses, events.
+fn killed(stage: &Stage, round: &Round, random: &mut Rng, moment: Moment) -> anyhow::Result<Struck> {
+    let (number, writes) = (random.u64(..12), Arc::new(AtomicU64::new(0)));
+    let mut hits = Vec::new();
+    for (place, operator) in stage.operators.iter().enumerate() {
+        let Some(killer) = stage.killer(place) else { continue };
+        let writes = Arc::clone(&writes);
+        let rule = Rule::any("").when(move |request| {
+            let is_write = request.method != "GET" && !request.uri.path().contains("/leases");
+            is_write && writes.fetch_add(1, Ordering::SeqCst) == number
+        });
+        let kill = Hook::new(move || killer.kill());
+        let rule = match moment {
+            Moment::Before => rule.then(Fault::Call(kill)).then(Fault::HangUp),
+            Moment::After => rule.then(Fault::CallAfter(kill)).then(Fault::HangUpAfter),
+        };
+        hits.push(operator.proxy.add(rule));
+    }
+    round.ask_for_one(stage)?;
+    nap(random, 1_500);
+    round.ask_for_all(stage)?;
+    // Taken away by the end of the round, in which the last writes come.
+    Ok(Struck::later(hits))
+}
+
+/// Two operators that do not know of each other, one of which is killed.
+pub fn rivals(stage: &Stage, round: &Round, random: &mut Rng) -> anyhow::Result<Struck> {
+    round.ask_for_one(stage)?;
+    nap(random, 1_500);
+    if let Some(killer) = stage.killer(random.usize(..2)) {
+        killer.kill();
+    }
+    round.ask_for_all(stage)?;
+    Ok(Struck::yes())
+}
