@@ -7,7 +7,7 @@ mod common;
 use common::{World, cache, canonical, failed, node, pulling, ready, spec};
 use larder_crds::{
     DeletionPolicy::{Delete, Retain},
-    FailureReason, MAX_FAILURES, MAX_MESSAGE, NodeCounts, PullPolicy,
+    FailureReason, ImageCacheSpec, MAX_FAILURES, MAX_MESSAGE, NodeCounts, PullPolicy,
 };
 use larder_plan::{Index, index::NodeAction};
 
@@ -302,8 +302,9 @@ fn it_makes_no_difference_which_of_two_caches_is_deleted_first() {
 #[test]
 fn an_edit_that_changes_no_plan_is_observed() {
     let mut world = world();
-    // Some field that this version does not know, for example.
-    let dirty = world.put_cache("web", Ok(spec(Some("a"), &["app", "base"], Delete)));
+    // Somebody writes down what holds anyway.
+    let edit = ImageCacheSpec { pin: Some(true), ..spec(Some("a"), &["app", "base"], Delete) };
+    let dirty = world.put_cache("web", Ok(edit));
     assert_eq!(dirty, [cache("web")].into());
     world.settle();
     assert_eq!(world.status("web").observed_generation, Some(2));

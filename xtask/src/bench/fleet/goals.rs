@@ -64,6 +64,14 @@ fn writes(goals: &mut Goals, course: &Course) {
             &format!("{}, {} of one", figures.statuses.all, figures.statuses.most),
         );
     }
+    // Up to four are told one by one; of more, one event tells.
+    for figures in [Step::Apply, Step::Change, Step::Delete].into_iter().filter_map(|step| course.of(step)) {
+        goals.check(
+            &format!("{}: {}: at most 4 events a node", course.nodes, figures.name),
+            figures.agent_events <= 4 * (course.nodes + 1),
+            &figures.agent_events.to_string(),
+        );
+    }
     if let Some(joined) = course.of(Step::Join) {
         goals.check(
             &format!("{}: {}: nobody is written but the node", course.nodes, joined.name),
