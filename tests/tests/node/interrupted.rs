@@ -4,7 +4,8 @@ use larder_tests::{Fault, Proxy, Registry, RegistryOptions, Rule, until, wait::P
 
 use crate::fixture::{Node, image, standing};
 
-const LAYERS: [(u64, usize); 4] = [(1, 4_000_000), (2, 3_000_000), (3, 3_000_000), (4, 2_000_000)];
+/// Large beside what is on its way between the programs when one of them is killed, which is more on a busy machine.
+const LAYERS: [(u64, usize); 4] = [(1, 12_000_000), (2, 9_000_000), (3, 9_000_000), (4, 6_000_000)];
 
 /// Fetches an image slowly, and calls `disturb` a few times on the way.
 fn disturbed(seed: u64, disturb: impl Fn(&Node)) {
@@ -14,7 +15,7 @@ fn disturbed(seed: u64, disturb: impl Fn(&Node)) {
     registry.push(&built, "big", "v1").unwrap();
     let big = format!("{}/big:v1", proxy.host());
     let node = Node::start();
-    proxy.limit_rate(Some(3_000_000));
+    proxy.limit_rate(Some(9_000_000));
     node.apply("big", &[&big]);
     for part in 1..=3 {
         until("the next part of the image to arrive", PATIENCE, || {
