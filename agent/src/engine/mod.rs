@@ -93,6 +93,9 @@ const CHORES_PAUSE: Duration = Duration::from_secs(5);
 /// How long the first report waits for what is to be taken away, so that it names what stays in use.
 const FIRST_CHORES: Duration = Duration::from_secs(30);
 
+/// The same of the first report after an edit: what goes is gone by then, as a rule.
+const EDITS_CHORES: Duration = Duration::from_secs(10);
+
 /// Keeps the node's images as they are wanted.
 pub struct Engine {
     store: Store,
@@ -253,10 +256,13 @@ impl Engine {
         loop {
             let next = desired.borrow_and_update().clone();
             if let Some(next) = next {
+                let is_edit = self.desired.generation != next.generation;
                 self.take_up(next);
                 self.converge().await;
-                if !self.has_reported
-                    && let Ok(Some(done)) = timeout(FIRST_CHORES, self.chores.join_next()).await
+                // Whoever waits until nothing is wanted here may end this agent next.
+                let patience = if self.has_reported { EDITS_CHORES } else { FIRST_CHORES };
+                if (is_edit || !self.has_reported)
+                    && let Ok(Some(done)) = timeout(patience, self.chores.join_next()).await
                 {
                     self.record_chores(done);
                     self.converge().await;

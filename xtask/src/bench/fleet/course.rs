@@ -3,14 +3,13 @@
 use std::thread::sleep;
 use std::time::Duration;
 
-use larder_tests::until;
 use serde_json::json;
 
 use super::figures::Figures;
 use super::recorder::Recorder;
 use super::shop;
 use super::sizes::Sizes;
-use super::world::{PATIENCE, World};
+use super::world::World;
 use crate::bench::measure;
 use crate::steps::step;
 
@@ -171,14 +170,7 @@ impl Walk {
 
     /// All images go.
     fn go(&mut self) -> anyhow::Result<()> {
-        self.take(
-            Step::Delete,
-            |world| delete(world, "web"),
-            |_, world| {
-                let none = || (world.blobs().ok()? == 0).then_some(());
-                Ok(until("all images to be gone from all nodes", PATIENCE, none)?)
-            },
-        )
+        self.take(Step::Delete, |world| delete(world, "web"), Recorder::wait_for_empty_stores)
     }
 }
 

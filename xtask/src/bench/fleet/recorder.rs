@@ -78,15 +78,25 @@ impl Recorder {
 
     /// Waits until so many nodes' agents have written a status in this step.
     pub(super) fn wait_for_agents(&mut self, world: &World, nodes: usize) -> anyhow::Result<()> {
+        self.wait_until(world, "all agents to write a status", |recorder| {
+            recorder.writes(AGENT, "nodeimagecaches", "status").objects >= nodes
+        })
+    }
+
+    /// Waits until no store has a blob.
+    pub(super) fn wait_for_empty_stores(&mut self, world: &World) -> anyhow::Result<()> {
+        self.wait_until(world, "all images to be gone from all nodes", |_| matches!(world.blobs(), Ok(0)))
+    }
+
+    fn wait_until(&mut self, world: &World, what: &str, is_so: impl Fn(&Self) -> bool) -> anyhow::Result<()> {
         let start = Instant::now();
         loop {
             self.take_down(world)?;
-            let seen = self.writes(AGENT, "nodeimagecaches", "status").objects;
-            if seen >= nodes {
+            if is_so(self) {
                 return Ok(());
             }
             if start.elapsed() > PATIENCE {
-                bail!("only {seen} of {nodes} agents have written a status");
+                bail!("waited for {what}, in vain");
             }
             sleep(Duration::from_millis(200));
         }
@@ -144,7 +154,8 @@ impl Recorder {
 
     fn writes(&self, user: &str, resource: &str, subresource: &str) -> Writes {
         let mut by_name: HashMap<&str, usize> = HashMap::new();
-        for request in self.of(user, resource, subresource) {
+        // What was refused has not been written, and is counted by itself.
+        for request in self.of(user, resource, subresource).filter(|request| request.code < 400) {
             *by_name.entry(&request.name).or_default() += 1;
         }
         Writes {
