@@ -106,7 +106,7 @@ impl Look {
         for folder in ["leases", "trash", "partial/sha256", "elsewhere"] {
             surplus.extend(files(&private.join(folder)));
         }
-        let own = ["lock", "leases", "trash", "partial", "elsewhere", "index.json.new"];
+        let own = ["id", "lock", "leases", "trash", "partial", "elsewhere", "index.json.new"];
         let stranger = |path: &PathBuf| !own.iter().any(|own| path.ends_with(own));
         surplus.extend(files(&private).into_iter().filter(stranger));
         surplus
