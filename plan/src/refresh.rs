@@ -11,7 +11,7 @@ use larder_crds::RefreshRule;
 const SPREAD: Duration = Duration::from_secs(60);
 
 /// The shorthands of crontab(5) that name a time.
-const SHORTHANDS: [(&str, &str); 8] = [
+const SHORTHANDS: [(&str, &str); 7] = [
     ("@hourly", "0 * * * *"),
     ("@daily", "0 0 * * *"),
     ("@midnight", "0 0 * * *"),
@@ -19,7 +19,6 @@ const SHORTHANDS: [(&str, &str); 8] = [
     ("@monthly", "0 0 1 * *"),
     ("@yearly", "0 0 1 1 *"),
     ("@annually", "0 0 1 1 *"),
-    ("@reboot", ""),
 ];
 
 /// Which node it is, as far as it matters when it looks: some number that is another on each node, and the same after a
@@ -68,13 +67,7 @@ pub fn check(rule: &RefreshRule) -> Result<(), Unusable> {
 
 fn parse(schedule: &str, time_zone: Option<&str>) -> Result<Crontab, Unusable> {
     let named = SHORTHANDS.iter().find(|(name, _)| name.eq_ignore_ascii_case(schedule));
-    let fields = match named {
-        Some((_, "")) => {
-            return Err(Unusable::Schedule("a refresh has no start of its own: write a time".to_owned()));
-        }
-        Some((_, fields)) => fields,
-        None => schedule,
-    };
+    let fields = named.map_or(schedule, |(_, fields)| fields);
     // The library takes a sixth field for the time zone; ours has a field of its own, and its absence a meaning.
     if fields.split_ascii_whitespace().count() != 5 {
         let why = "it must have five fields: minute, hour, day of the month, month, day of the week";
@@ -169,7 +162,7 @@ mod tests {
             ("61 * * * *", "range"),
             ("* * *", "five fields"),
             ("0 3 * * * Europe/Berlin", "five fields"),
-            ("@reboot", "no start of its own"),
+            ("@reboot", "five fields"),
             ("@sometimes", "five fields"),
             ("a b c d e", ""),
         ] {

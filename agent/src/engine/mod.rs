@@ -19,6 +19,7 @@
 //! before included. Nothing is fetched for it then, since it may have the layers. An agent that is started beside a runtime
 //! that is away waits, and reports nothing within the grace.
 
+mod act;
 mod archives;
 mod backoff;
 mod chores;
@@ -51,20 +52,21 @@ use std::{
 
 use k8s_openapi::jiff::Timestamp;
 use larder_oci::ImageKey;
-use larder_plan::node::{self, Spared, Step, Wanted};
+use larder_plan::node::{self, Spared, Wanted};
 use larder_pull::{Pulled, Puller};
 use larder_registry::Registry;
-use larder_runtime::{ConnectOptions, User};
-use larder_store::{Claim, Store, StoreError};
+use larder_runtime::ConnectOptions;
+use larder_store::{Store, StoreError};
 use tokio::{
     sync::{Semaphore, mpsc, watch},
-    task::{Id, JoinError, JoinSet},
-    time::{Instant, sleep_until, timeout},
+    task::{Id, JoinSet},
+    time::{Instant, sleep_until, timeout_at},
 };
 
+use act::Kept;
 use archives::Archives;
 pub use backoff::BackoffOptions;
-use chores::{Chores, Done, WantedNow};
+use chores::{Done, WantedNow};
 use delivery::{CONCURRENT_DELIVERIES, Delivery};
 use desired::Fetching;
 pub use desired::{Desired, DesiredImage, EngineOptions, Source, all_names};
@@ -88,8 +90,6 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 const DEBOUNCE: Duration = Duration::from_millis(200);
 /// The shortest time between two looks that the runtime asks for.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// How long to wait after the store failed to let something go.
-const CHORES_PAUSE: Duration = Duration::from_secs(5);
 /// How long the first report waits for what is to be taken away, so that it names what stays in use.
 const FIRST_CHORES: Duration = Duration::from_secs(30);
 
@@ -151,24 +151,6 @@ pub struct Engine {
     look_at: Option<Instant>,
     last_look: Instant,
     has_reported: bool,
-}
-
-/// An image that nobody wants and that stays for now.
-#[derive(Debug, Default)]
-struct Kept {
-    /// What uses it; nothing where the runtime did not let it go for another reason.
-    users: Vec<User>,
-    /// Why the runtime did not let it go, last time.
-    refusal: Option<String>,
-    /// Something has happened since that may let it go.
-    try_again: bool,
-}
-
-/// How an image goes that nobody wants.
-enum Away {
-    Remove,
-    Leave,
-    GiveBack,
 }
 
 /// Why the engine looks again.
@@ -261,8 +243,10 @@ impl Engine {
                 self.converge().await;
                 // Whoever waits until nothing is wanted here may end this agent next.
                 let patience = if self.has_reported { EDITS_CHORES } else { FIRST_CHORES };
-                if (is_edit || !self.has_reported)
-                    && let Ok(Some(done)) = timeout(patience, self.chores.join_next()).await
+                let until = Instant::now() + patience;
+                // What was under way may be older than the edit: then its own follow.
+                while (is_edit || !self.has_reported)
+                    && let Ok(Some(done)) = timeout_at(until, self.chores.join_next()).await
                 {
                     self.record_chores(done);
                     self.converge().await;
@@ -461,101 +445,6 @@ impl Engine {
             }
         }
         self.ready.retain(|key| self.images.contains_key(key));
-    }
-
-    fn act(&mut self, steps: Vec<Step>) {
-        let mut chores = Chores::default();
-        let mut tags = Vec::new();
-        let mut unwanted = Vec::new();
-        let mut fetch = Vec::new();
-        for step in steps {
-            match step {
-                Step::Fetch(key) => fetch.push(key),
-                Step::Deliver(key) => self.start_delivery(key),
-                Step::Tag { key, of } => tags.push((key, of)),
-                Step::Claim(key) => chores.claims.push((key, Claim::Delete)),
-                Step::Release(key) => chores.claims.push((key, Claim::Retain)),
-                Step::Remove(_) if self.options.keep_unwanted => {}
-                Step::Remove(key) => unwanted.push((key, Away::Remove)),
-                Step::Leave(key) => unwanted.push((key, Away::Leave)),
-                Step::GiveBack(key) => unwanted.push((key, Away::GiveBack)),
-            }
-        }
-        self.start_pulls(&fetch);
-        self.start_naming(tags);
-        // What is wanted again, or has gone otherwise, is no longer kept.
-        self.kept
-            .retain(|key, _| self.forget.contains(key) || unwanted.iter().any(|(other, _)| other == key));
-        let is_time = self.chores_at.is_none_or(|at| at <= Instant::now());
-        if !self.chores.is_empty() || !is_time {
-            return;
-        }
-        for (key, how) in unwanted.into_iter().filter(|(key, _)| self.may_go(key)) {
-            match how {
-                Away::Remove => chores.remove.push(key),
-                Away::Leave => chores.leave.push(key),
-                Away::GiveBack => chores.give_back.push(key),
-            }
-        }
-        chores.forget = self.forget.iter().filter(|key| self.may_go(key)).cloned().collect();
-        chores.purges = self.removals.take();
-        chores.collect = std::mem::take(&mut self.is_stale);
-        if chores.is_empty() {
-            return;
-        }
-        self.tidying = chores.touched();
-        let (store, runtime) = (self.store.clone(), self.link.runtime().cloned());
-        self.chores.spawn(chores.run(store, runtime, self.wanted_now.clone(), self.removals.kept.clone()));
-    }
-
-    /// Whether it is time to try to take an image away: the runtime answers, what it said last time may have changed, and
-    /// what was under way for the image has ended.
-    fn may_go(&self, key: &ImageKey) -> bool {
-        let may_have_changed = self.kept.get(key).is_none_or(|kept| kept.try_again);
-        let under_way = self.pull_keys.values().chain(self.delivery_keys.values()).any(|other| other == key);
-        may_have_changed && !under_way && !self.link.is_missed_by(key)
-    }
-
-    fn record_chores(&mut self, done: Result<Done, JoinError>) {
-        self.tidying.clear();
-        self.chores_at = None;
-        let Ok(done) = done else { return };
-        for notice in self.removals.record(done.purged) {
-            if let Some(notices) = &self.notices {
-                notices.send(notice).ok();
-            }
-        }
-        for key in done.removed.iter().chain(&done.left) {
-            // Should it be there at the next look all the same, it must not keep us busy.
-            self.kept.insert(key.clone(), Kept::default());
-        }
-        for key in done.removed {
-            if let Some(notices) = &self.notices {
-                notices.send(Notice::Removed(key)).ok();
-            }
-        }
-        for (key, users) in done.in_use {
-            if self.kept.get(&key).is_none_or(|kept| kept.users != users) {
-                tracing::info!(image = %key, containers = users.len(), "not wanted any more, but in use");
-            }
-            self.kept.insert(key, Kept { users, ..Kept::default() });
-        }
-        for (key, error) in done.failed {
-            let refusal = Some(error.to_string());
-            // What used it is still named.
-            let kept = self.kept.entry(key.clone()).or_default();
-            kept.try_again = false;
-            // It is tried at every look: what is said each time is no news.
-            if kept.refusal != refusal {
-                tracing::warn!(image = %key, %error, "the container runtime does not let it go; trying again");
-            }
-            kept.refusal = refusal;
-        }
-        self.forget.retain(|key| !done.forgotten.contains(key));
-        if let Some(error) = done.trouble {
-            self.store_failed(&error);
-            self.chores_at = Some(Instant::now() + CHORES_PAUSE);
-        }
     }
 
     fn store_failed(&mut self, error: &StoreError) {

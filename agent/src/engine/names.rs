@@ -16,7 +16,8 @@ use larder_store::{Claim, StoreError};
 use tokio::{task::JoinError, time::Instant};
 
 use super::{
-    CHORES_PAUSE, DesiredImage, Engine,
+    DesiredImage, Engine,
+    act::CHORES_PAUSE,
     image::Failure,
     observe::{self, Found, Standing},
     report::{State, failed, of_failure},
