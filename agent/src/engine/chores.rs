@@ -236,11 +236,17 @@ async fn take_out(
         for key in store.remove_all(&gone, may_go)? {
             tracing::info!(image = %key, "removed");
         }
-        let collected = store.collect(&CollectOptions::default())?;
-        if !collected.blobs.is_empty() {
-            tracing::info!(blobs = collected.blobs.len(), bytes = collected.bytes, "space reclaimed");
-        }
+        reclaim(&store)?;
         Ok(forget)
     })
     .await
+}
+
+/// Collects what nothing needs any more. Blocks.
+pub(super) fn reclaim(store: &Store) -> Result<(), StoreError> {
+    let collected = store.collect(&CollectOptions::default())?;
+    if !collected.blobs.is_empty() {
+        tracing::info!(blobs = collected.blobs.len(), bytes = collected.bytes, "space reclaimed");
+    }
+    Ok(())
 }

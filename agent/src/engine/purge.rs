@@ -7,9 +7,9 @@ use std::{
 
 use larder_oci::{Digest, ImageKey, ImageName};
 use larder_runtime::{self as runtime, Removal, Runtime};
-use larder_store::{CollectOptions, Store, StoreError};
+use larder_store::{Store, StoreError};
 
-use super::{observe, survey::in_runtime};
+use super::{chores, observe, survey::in_runtime};
 
 /// Names that no rule takes away: of images that are wanted, will be wanted, or have just been left behind.
 #[derive(Debug, Clone, Default)]
@@ -116,11 +116,7 @@ async fn take_out(store: &Store, gone: Vec<Purge>, kept: Kept) -> Result<(), Sto
             };
             going.iter().any(same) && !kept.has_any([&image.key.name])
         })?;
-        let collected = store.collect(&CollectOptions::default())?;
-        if !collected.blobs.is_empty() {
-            tracing::info!(blobs = collected.blobs.len(), bytes = collected.bytes, "space reclaimed");
-        }
-        Ok(())
+        chores::reclaim(&store)
     })
     .await
 }
