@@ -1,5 +1,9 @@
 //! Floating-point numbers as Go's `strconv.FormatFloat` writes them.
 
+/// More digits than any number has: the smallest has 1,074 of them after its point, and only zeros follow. Rust
+/// itself formats no more than 65,535 and panics beyond, while Go allows a million.
+const MOST_DIGITS: usize = 1100;
+
 /// Formats with the verb `e`, `f` or `g`; without a precision, with the fewest digits that read back as the
 /// same number.
 pub(crate) fn format(value: f64, verb: char, precision: Option<usize>) -> String {
@@ -10,12 +14,23 @@ pub(crate) fn format(value: f64, verb: char, precision: Option<usize>) -> String
         return if value > 0.0 { "+Inf".to_owned() } else { "-Inf".to_owned() };
     }
     match (verb, precision) {
-        ('e', Some(precision)) => go_exponent(&format!("{value:.precision$e}")),
+        ('e', Some(precision)) => {
+            let text = format!("{value:.digits$e}", digits = precision.min(MOST_DIGITS));
+            let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
+            go_exponent(&format!("{mantissa}{}e{exponent}", zeros_past_most(precision)))
+        }
         ('e', None) => go_exponent(&format!("{value:e}")),
-        ('f', Some(precision)) => format!("{value:.precision$}"),
+        ('f', Some(precision)) => {
+            format!("{value:.digits$}{}", zeros_past_most(precision), digits = precision.min(MOST_DIGITS))
+        }
         ('f', None) => format!("{value}"),
         _ => general(value, precision),
     }
+}
+
+/// What a precision asks for beyond the digits that a number has.
+fn zeros_past_most(precision: usize) -> String {
+    "0".repeat(precision.saturating_sub(MOST_DIGITS))
 }
 
 /// JSON's form: exponents only for very large and very small numbers, as ECMAScript has it.
@@ -30,7 +45,8 @@ pub(crate) fn format_json(value: f64) -> String {
 
 /// `%g`: `%e` for large exponents and `%f` otherwise, without trailing zeros.
 fn general(value: f64, precision: Option<usize>) -> String {
-    let precision = precision.map(|p| p.max(1));
+    // Zeros at the end are left out, so that no more digits are needed.
+    let precision = precision.map(|p| p.clamp(1, MOST_DIGITS));
     let rounded = match precision {
         Some(p) => format!("{value:.*e}", p - 1),
         None => format!("{value:e}"),

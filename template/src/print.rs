@@ -241,8 +241,9 @@ impl Printer<'_> {
             'c' => self.pad(c.unwrap_or(char::REPLACEMENT_CHARACTER).encode_utf8(&mut [0; 4])),
             'q' => self.pad(&quote_char(c.unwrap_or(char::REPLACEMENT_CHARACTER), self.flags.plus)),
             _ => {
-                let mut text =
-                    format!("U+{number:0width$X}", width = self.flags.precision.unwrap_or(0).max(4));
+                let digits = format!("{number:X}");
+                let least = self.flags.precision.unwrap_or(0).max(4);
+                let mut text = format!("U+{}{digits}", "0".repeat(least.saturating_sub(digits.len())));
                 if let Some(c) = c.filter(|c| self.flags.sharp && is_printable(*c)) {
                     text.extend([" '", c.encode_utf8(&mut [0; 4]), "'"]);
                 }

@@ -142,6 +142,17 @@ proptest! {
     }
 
     #[test]
+    fn printf_takes_any_width_and_precision(
+        flags in "[+ #0-]{0,2}",
+        width in 0..1_100_000,
+        precision in 0..1_100_000,
+        verb in "[a-zA-Z]",
+    ) {
+        run(&format!("{{{{printf \"%{flags}{width}.{precision}{verb}\" .f}}}}"));
+        run(&format!("{{{{printf \"%{flags}.{precision}{verb}\" .i}}}}"));
+    }
+
+    #[test]
     fn aligned_columns_keep_every_cell(
         cells in prop::collection::vec(prop::collection::vec("[a-z]{1,12}", 3), 1..6),
     ) {
@@ -255,6 +266,24 @@ fn text_that_grows_without_end_is_one_error() {
     ] {
         let error = error_of(text);
         assert!(error.contains("makes more than 64 MiB of text"), "{error}");
+    }
+}
+
+/// Lengths and ends as Go's `fmt` gives them: Rust's own formatting stops at 65,535 digits, Go's at a million.
+#[test]
+fn a_precision_may_be_as_large_as_in_go() {
+    for (format, of, length, start, end) in [
+        ("%.70000f", ".f", 70_002, "2.50000000", "000000"),
+        ("%.70000e", ".f", 70_006, "2.50000000", "00e+00"),
+        ("%.70000g", ".f", 3, "2.5", "2.5"),
+        ("%+.999999e", ".f", 1_000_006, "+2.5000000", "00e+00"),
+        ("%099999.70000f", ".f", 99_999, "0000000000", "000000"),
+        ("%.70000U", ".i", 70_002, "U+00000000", "000003"),
+    ] {
+        let text =
+            Template::parse(&format!("{{{{printf \"{format}\" {of}}}}}")).unwrap().render(&data()).unwrap();
+        assert_eq!(text.len(), length, "{format}");
+        assert!(text.starts_with(start) && text.ends_with(end), "{format}");
     }
 }
 
