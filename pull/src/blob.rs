@@ -240,8 +240,9 @@ fn write_chunks(
 ) -> Result<BlobWriter, StoreError> {
     let digest = writer.digest().clone();
     while let Some((chunk, _permit)) = chunks.blocking_recv() {
-        writer.write(&chunk)?;
-        progress.add(chunk.len() as u64);
+        let length = chunk.len() as u64;
+        writer.write_owned(chunk)?;
+        progress.receive(length);
         progress.tell(&digest, Event::Downloading(writer.offset()));
     }
     Ok(writer)

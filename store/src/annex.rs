@@ -2,6 +2,7 @@
 
 use std::{fmt, io};
 
+use bytes::Bytes;
 use larder_oci::{Digest, ImageKey};
 
 use crate::StoreId;
@@ -50,7 +51,7 @@ pub trait AnnexWriter: Send + fmt::Debug {
     fn offset(&self) -> u64;
 
     /// Appends the next bytes. A kill may lose the last of them.
-    fn write(&mut self, bytes: &[u8]) -> io::Result<()>;
+    fn write(&mut self, bytes: Bytes) -> io::Result<()>;
 
     /// Forgets all bytes.
     fn restart(&mut self) -> io::Result<()>;

@@ -8,6 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use bytes::Bytes;
 use larder_oci::{Digest, Hasher, ImageKey};
 use rustix::fs::{Advice, fadvise};
 
@@ -250,20 +251,32 @@ impl BlobWriter {
     }
 
     /// Appends the next bytes. More than the blob's size is refused, and then none of them are written.
-    pub fn write(&mut self, mut bytes: &[u8]) -> Result<()> {
-        let actual = self.offset.saturating_add(bytes.len() as u64);
-        if actual > self.size {
-            return Err(StoreError::SizeMismatch {
-                digest: self.digest.clone(),
-                expected: self.size,
-                actual,
-            });
+    pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        match &self.annex {
+            Some(_) => self.write_owned(Bytes::copy_from_slice(bytes)),
+            None => self.write_here(bytes),
         }
-        if let Some(annex) = &mut self.annex {
-            let written = annex.write(bytes);
-            self.offset = annex.offset();
-            return written.map_err(|error| self.annex_failed(error));
+    }
+
+    /// As [`BlobWriter::write`], and an annex is given the bytes themselves, not a copy.
+    pub fn write_owned(&mut self, bytes: Bytes) -> Result<()> {
+        self.check_room(bytes.len())?;
+        let Some(annex) = &mut self.annex else { return self.write_here(&bytes) };
+        let written = annex.write(bytes);
+        self.offset = annex.offset();
+        written.map_err(|error| self.annex_failed(error))
+    }
+
+    fn check_room(&self, length: usize) -> Result<()> {
+        let actual = self.offset.saturating_add(length as u64);
+        if actual <= self.size {
+            return Ok(());
         }
+        Err(StoreError::SizeMismatch { digest: self.digest.clone(), expected: self.size, actual })
+    }
+
+    fn write_here(&mut self, mut bytes: &[u8]) -> Result<()> {
+        self.check_room(bytes.len())?;
         // What was written is hashed even if a later part is not, so that hash and file stay together.
         while !bytes.is_empty() {
             match self.file.write(bytes) {

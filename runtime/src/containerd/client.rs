@@ -6,7 +6,14 @@ use std::{
     time::Duration,
 };
 
-use tonic::{Code, Request, Response, Status, transport::Channel};
+use tonic::{
+    Code, Request, Response, Status,
+    body::Body,
+    client::GrpcService,
+    codegen::{StdError, http},
+    transport::Channel,
+};
+use tower::ServiceExt;
 
 use crate::{
     RuntimeError,
@@ -71,6 +78,16 @@ impl Client {
         leases: LeasesClient;
         snapshots: SnapshotsClient;
         version: VersionClient;
+    }
+
+    /// The content store's client for one call, whose request has this body.
+    pub(super) fn content_with(
+        &self,
+        body: Body,
+    ) -> ContentClient<impl GrpcService<Body, Error: Into<StdError>, ResponseBody = Body, Future: Send>> {
+        let mut body = Some(body);
+        let replace = move |request: http::Request<Body>| request.map(|_| body.take().unwrap_or_default());
+        ContentClient::new(self.channel.clone().map_request(replace)).max_decoding_message_size(MAX_MESSAGE)
     }
 
     /// Waits for a call's answer; any refusal is an error. `what` completes "failed to …".

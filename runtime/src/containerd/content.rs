@@ -16,7 +16,10 @@ use tokio::{
 };
 use tonic::{Code, Status, Streaming};
 
-use super::client::{Answer, Client, leased, request, timed};
+use super::{
+    client::{Answer, Client, leased, request, timed},
+    outgoing::{self, Message, Outgoing},
+};
 use crate::{
     RuntimeError,
     api::content::{
@@ -49,30 +52,10 @@ pub(super) struct Blob {
 
 /// A blob that is being written.
 pub(super) struct Begun {
-    pub(super) messages: mpsc::Sender<WriteContentRequest>,
+    pub(super) messages: mpsc::Sender<Message>,
     pub(super) answers: Streaming<WriteContentResponse>,
     /// How many bytes of it are there.
     pub(super) offset: u64,
-}
-
-/// Messages that a thread sends which may block. It stops when the call is over, also one that takes no more messages.
-pub(super) struct Outgoing {
-    pub(super) messages: mpsc::Sender<WriteContentRequest>,
-    /// Whoever waits for the call's end has the other side, and drops it then.
-    pub(super) over: watch::Receiver<()>,
-    pub(super) runtime: Handle,
-}
-
-impl Outgoing {
-    /// Blocks. False: the call is over.
-    pub(super) fn send(&mut self, message: WriteContentRequest) -> bool {
-        self.runtime.block_on(async {
-            tokio::select! {
-                sent = self.messages.send(message) => sent.is_ok(),
-                _ = self.over.changed() => false,
-            }
-        })
-    }
 }
 
 /// How an attempt at writing ended.
@@ -172,14 +155,13 @@ impl Client {
 
     /// Begins to write a blob under a lease, or goes on where somebody stopped.
     pub(super) async fn begin_write(&self, blob: &Blob, lease: &str) -> Result<Begun, Status> {
-        let (messages, receiver) = mpsc::channel(2);
-        let stream = futures::stream::unfold(receiver, |mut receiver| async {
-            Some((receiver.recv().await?, receiver))
-        });
+        let (messages, body) = outgoing::channel();
         // Never full: it is the first.
-        messages.try_send(message(blob, WriteAction::Stat, 0)).ok();
+        messages.try_send(Message::new(&message(blob, WriteAction::Stat, 0), Vec::new())).ok();
         timed(CALL_TIMEOUT, async {
-            let mut answers = self.content().write(leased(lease, stream)).await?.into_inner();
+            // In place of the body that tonic would make.
+            let mut client = self.content_with(body);
+            let mut answers = client.write(leased(lease, futures::stream::empty())).await?.into_inner();
             let offset = answers.message().await?.map_or(0, |first| first.offset);
             Ok(Begun { messages, answers, offset: u64::try_from(offset).unwrap_or(0) })
         })
@@ -325,14 +307,13 @@ fn send(store: &Store, blob: &Blob, offset: u64, outgoing: &mut Outgoing) -> Res
         // Without what is expected: containerd would look for the finished blob at every message.
         let mut write = message(blob, WriteAction::Write, offset);
         write.expected.clear();
-        write.data = chunk.into();
-        if !outgoing.send(write) {
+        if !outgoing.send(Message::new(&write, vec![chunk.into()])) {
             return Ok(());
         }
         offset += length;
     }
     let mut commit = message(blob, WriteAction::Commit, offset);
     commit.labels.clone_from(&blob.labels);
-    outgoing.send(commit);
+    outgoing.send(Message::new(&commit, Vec::new()));
     Ok(())
 }

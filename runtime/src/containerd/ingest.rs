@@ -1,8 +1,8 @@
 //! Layers that go into containerd's content store as they come from a registry.
 
-use std::{collections::VecDeque, fmt, io, mem, time::Duration};
+use std::{fmt, io, mem, time::Duration};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use larder_oci::Digest;
 use larder_store::{AnnexIngest, AnnexWriter};
 use tokio::{runtime::Handle, sync::watch, task::JoinHandle};
@@ -10,20 +10,16 @@ use tonic::{Code, Status};
 
 use super::{
     client::Client,
-    content::{Begun, Blob, Outgoing, is_busy, message},
+    content::{Begun, Blob, is_busy, message},
+    outgoing::{Message, Outgoing},
 };
-use crate::{
-    RuntimeError,
-    api::content::{WriteAction, WriteContentRequest},
-};
+use crate::{RuntimeError, api::content::WriteAction};
 
 /// The fewest and the most bytes that are sent in one message.
 const CHUNK: (u64, u64) = (64 << 10, 512 << 10);
 /// Which part of a layer a message is, between these. A few messages of each layer that is under way are lost with a kill, so
 /// they are to be small; but what a message costs containerd does not depend much on its length.
 const PART: u64 = 128;
-/// So many messages that were sent may still be on their way.
-const BUFFERS: usize = 4;
 /// How often, and how long apart, a blob is begun anew until containerd has let go of the former attempt.
 const RESTARTS: (u32, Duration) = (100, Duration::from_millis(50));
 
@@ -33,12 +29,13 @@ struct Writer {
     runtime: Handle,
     blob: Blob,
     lease: String,
-    /// Those in `buffer` included.
+    /// Those in `pending` included.
     offset: u64,
-    buffer: BytesMut,
-    /// What was sent last, the oldest first: memory to be used again.
-    sent: VecDeque<Bytes>,
-    /// The length at which `buffer` is sent.
+    /// What has come and was not sent.
+    pending: Vec<Bytes>,
+    /// Its length.
+    length: usize,
+    /// The length at which it is sent.
     chunk: usize,
     call: Option<Call>,
 }
@@ -64,8 +61,8 @@ pub(super) fn begin(
         blob,
         lease,
         offset: 0,
-        buffer: BytesMut::new(),
-        sent: VecDeque::new(),
+        pending: Vec::new(),
+        length: 0,
         chunk,
         call: None,
     };
@@ -111,7 +108,7 @@ impl Writer {
     }
 
     async fn begin_anew(&mut self) -> Result<(), RuntimeError> {
-        self.buffer.clear();
+        (self.pending, self.length) = (Vec::new(), 0);
         self.call = None;
         let mut left = RESTARTS.0;
         loop {
@@ -133,30 +130,15 @@ impl Writer {
     }
 
     /// The next message, if there is anything to send.
-    fn next(&mut self) -> Option<WriteContentRequest> {
-        let length = self.buffer.len() as u64;
-        if length == 0 {
+    fn next(&mut self) -> Option<Message> {
+        if self.length == 0 {
             return None;
         }
+        let length = mem::take(&mut self.length) as u64;
         let mut write = message(&self.blob, WriteAction::Write, self.offset - length);
         // Without what is expected: containerd would look for the finished blob at every message.
         write.expected.clear();
-        let data = mem::take(&mut self.buffer).freeze();
-        self.sent.push_back(data.clone());
-        write.data = data;
-        Some(write)
-    }
-
-    /// An empty buffer: one that was sent, if nobody holds it any more. To ask the kernel for so much memory, and to give it
-    /// back, costs more than to fill it.
-    fn fresh(&mut self) -> BytesMut {
-        if self.sent.len() > BUFFERS
-            && let Some(Ok(mut buffer)) = self.sent.pop_front().map(Bytes::try_into_mut)
-        {
-            buffer.clear();
-            return buffer;
-        }
-        BytesMut::with_capacity(self.chunk)
+        Some(Message::new(&write, mem::take(&mut self.pending)))
     }
 
     fn send(&mut self) -> io::Result<()> {
@@ -194,16 +176,13 @@ impl AnnexWriter for Writer {
         self.offset
     }
 
-    fn write(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+    fn write(&mut self, mut bytes: Bytes) -> io::Result<()> {
         while !bytes.is_empty() {
-            let (now, rest) = bytes.split_at(bytes.len().min(self.chunk - self.buffer.len()));
-            if self.buffer.capacity() == 0 {
-                self.buffer = self.fresh();
-            }
-            self.buffer.extend_from_slice(now);
+            let now = bytes.split_to(bytes.len().min(self.chunk - self.length));
+            self.length += now.len();
             self.offset += now.len() as u64;
-            bytes = rest;
-            if self.buffer.len() == self.chunk {
+            self.pending.push(now);
+            if self.length == self.chunk {
                 self.send()?;
             }
         }
@@ -221,7 +200,7 @@ impl AnnexWriter for Writer {
         commit.labels.clone_from(&self.blob.labels);
         if let Some(call) = &mut self.call {
             // How that went is for the answer to tell.
-            call.outgoing.send(commit);
+            call.outgoing.send(Message::new(&commit, Vec::new()));
         }
         let status = match self.end() {
             Ok(true) => return Ok(Ok(())),

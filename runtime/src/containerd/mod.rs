@@ -16,6 +16,7 @@ mod ingest;
 mod leases;
 mod list;
 mod observe;
+mod outgoing;
 mod records;
 mod unpack;
 mod withdraw;

@@ -72,10 +72,10 @@ fn a_layer_on_its_way_to_a_frozen_containerd_fails(version: Version) {
         other => panic!("{other:?}"),
     };
     let mut writer = begin().unwrap();
-    writer.write(&layer.bytes[..half]).unwrap();
+    writer.write(layer.bytes.slice(..half)).unwrap();
     let frozen = Frozen::new(&node);
     let start = Instant::now();
-    let failed = writer.write(&layer.bytes[half..]).and_then(|()| writer.finish().map(drop));
+    let failed = writer.write(layer.bytes.slice(half..)).and_then(|()| writer.finish().map(drop));
     failed.unwrap_err();
     assert!(start.elapsed() < PATIENCE);
     drop(frozen);
@@ -83,7 +83,7 @@ fn a_layer_on_its_way_to_a_frozen_containerd_fails(version: Version) {
     let mut writer = until("containerd to let go of the layer", PATIENCE, begin).unwrap();
     let offset = usize::try_from(writer.offset()).unwrap();
     assert!(offset > 0);
-    writer.write(&layer.bytes[offset..]).unwrap();
+    writer.write(layer.bytes.slice(offset..)).unwrap();
     assert_eq!(writer.finish().unwrap(), Ok(()));
     assert!(node.has_blob(&layer.digest));
     node.stop();
