@@ -13,7 +13,7 @@ use kube::{
 };
 use larder_crds::{
     AGENT_FIELD_MANAGER, ImageState, NodeImageCache, NodeImageCacheSpec, NodeImageCacheStatus,
-    NodeImageStatus, NodeRemovalStatus,
+    NodeImageStatus, NodeRemovalStatus, PullCount,
 };
 use larder_plan::object::is_older;
 use serde_json::json;
@@ -150,9 +150,14 @@ pub async fn write_status(
     let mut progress_pause = WRITE_INTERVAL;
     let mut has_waited = false;
     let mut answered = None;
+    let mut pulls_before = None;
     loop {
         let object = newest(latest.borrow_and_update().clone(), &mut answered);
-        let report = reports.borrow_and_update().clone();
+        let mut report = reports.borrow_and_update().clone();
+        if let Some(object) = &object {
+            let before = *pulls_before.get_or_insert_with(|| pulls_of(object));
+            report.pulls = report.pulls.plus(before);
+        }
         let next = object.as_ref().and_then(|object| Some((object, changed_status(object, &report)?)));
         if let Some((object, next)) = next {
             if !has_waited && begins(object, &report) {
@@ -233,6 +238,11 @@ fn newest(watched: Option<NodeImageCache>, answered: &mut Option<NodeImageCache>
     };
     answered.take_if(|answer| watched.as_ref().is_none_or(|watched| !is_behind(watched, answer)));
     answered.clone().or(watched)
+}
+
+/// What was fetched by agents that ran before this one.
+fn pulls_of(object: &NodeImageCache) -> PullCount {
+    object.status.as_ref().and_then(|status| status.pulls).unwrap_or_default()
 }
 
 /// Whether a report tells of work, and the status that there is of none.

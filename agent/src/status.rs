@@ -3,7 +3,7 @@
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use larder_crds::{
     AgentInfo, ByteCount, ConditionReason, ConditionType, ImageState, NodeImageCacheStatus, NodeImageStatus,
-    NodeStatusSummary,
+    NodeStatusSummary, PullCount,
 };
 use larder_oci::Platform;
 use larder_plan::condition::{self, Verdict};
@@ -64,6 +64,7 @@ pub fn status(
         images,
         bytes: Some(bytes),
         removals: report.removals.clone(),
+        pulls: (report.pulls != PullCount::default()).then_some(report.pulls),
         summary: Some(NodeStatusSummary {
             images: format!("{ready}/{wanted}"),
             progress: condition::progress(bytes.present, bytes.total, done),

@@ -21,8 +21,8 @@ pub use image_cache::{
 };
 pub use node_image_cache::{
     AgentInfo, DeferredImage, DiskReserve, ImageState, NodeImage, NodeImageCache, NodeImageCacheSpec,
-    NodeImageCacheStatus, NodeImageStatus, NodeRemoval, NodeRemovalStatus, NodeStatusSummary, RefreshRule,
-    ReleasedImage, RetryDelays, WantedBy,
+    NodeImageCacheStatus, NodeImageStatus, NodeRemoval, NodeRemovalStatus, NodeStatusSummary, PullCount,
+    RefreshRule, ReleasedImage, RetryDelays, WantedBy,
 };
 
 /// The API group.

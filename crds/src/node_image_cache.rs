@@ -308,6 +308,10 @@ pub struct NodeImageCacheStatus {
     #[schemars(length(max = 1024))]
     pub removals: Vec<NodeRemovalStatus>,
 
+    /// What the node's agents have fetched so far. Absent: nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pulls: Option<PullCount>,
+
     /// The same for people: what `kubectl get` shows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub summary: Option<NodeStatusSummary>,
@@ -348,6 +352,48 @@ pub struct NodeRemovalStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 10))]
     pub names: Vec<String>,
+}
+
+/// What the agents of a node have fetched. The numbers only grow: an agent that is restarted counts on from here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct PullCount {
+    /// Images that were fetched. To find that a tag has not moved counts as nothing.
+    #[serde(default)]
+    pub images: i64,
+    /// Tries to fetch an image that failed.
+    #[serde(default)]
+    pub failures: i64,
+    /// Bytes of layers and configurations that came from registries or out of archives, those of tries that failed included.
+    #[serde(default)]
+    pub bytes: i64,
+    /// How long it took to fetch these images, in milliseconds: the sum of the tries that succeeded.
+    #[serde(default)]
+    pub milliseconds: i64,
+}
+
+impl PullCount {
+    /// Both together.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        self.combine(other, i64::saturating_add)
+    }
+
+    /// What has been fetched since it was `before`. A count that is lower than before was begun anew.
+    #[must_use]
+    pub fn since(self, before: Self) -> Self {
+        let is_lower = |field: fn(&Self) -> i64| field(&self) < field(&before);
+        let fields: [fn(&Self) -> i64; 4] = [|c| c.images, |c| c.failures, |c| c.bytes, |c| c.milliseconds];
+        if fields.into_iter().any(is_lower) { self } else { self.combine(before, i64::saturating_sub) }
+    }
+
+    fn combine(self, other: Self, with: fn(i64, i64) -> i64) -> Self {
+        Self {
+            images: with(self.images, other.images),
+            failures: with(self.failures, other.failures),
+            bytes: with(self.bytes, other.bytes),
+            milliseconds: with(self.milliseconds, other.milliseconds),
+        }
+    }
 }
 
 /// How one image stands on one node.

@@ -133,6 +133,7 @@ fn node_status(mut value: Value) -> NodeImageCacheStatus {
     NodeImageCacheStatus {
         observed_generation: value.get("observedGeneration").and_then(Value::as_i64),
         agent: value.get_mut("agent").map(Value::take).and_then(|agent| decode(agent).ok()),
+        pulls: value.get_mut("pulls").map(Value::take).and_then(|pulls| decode(pulls).ok()),
         images: images.into_iter().filter_map(|image| decode(image).ok()).collect(),
         removals: removals.into_iter().filter_map(|rule| decode(rule).ok()).collect(),
         ..Default::default()

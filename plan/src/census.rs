@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use larder_crds::{ConditionType, FailureReason, ImageCacheStatus, ImageState, NodeImageStatus};
+use larder_crds::{ConditionType, FailureReason, ImageCacheStatus, ImageState, NodeImageStatus, PullCount};
 
 use crate::index::{Index, NodeCache};
 
@@ -21,6 +21,8 @@ pub struct Census {
     pub bytes_wanted: u64,
     /// Bytes of these that are on the nodes.
     pub bytes_present: u64,
+    /// What agents have fetched since [`Index::count_pulls`].
+    pub pulls: PullCount,
 }
 
 /// How an `ImageCache` stands, the worst first.
@@ -74,7 +76,7 @@ impl Index {
     /// Counts everything. Work in proportion to the number of nodes, however many images they hold.
     #[must_use]
     pub fn census(&self) -> Census {
-        let mut census = Census::default();
+        let mut census = Census { pulls: self.pulls, ..Census::default() };
         for status in self.cache_statuses() {
             *census.caches.entry(cache_standing(status)).or_default() += 1;
         }
@@ -97,7 +99,6 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    // What agents may one day say of their pulls (seconds, bytes from the network) is added up here, too.
     /// Counts an image that the node is to hold, and how it stands, as far as is known.
     pub fn count(&mut self, standing: Option<&NodeImageStatus>) {
         self.wanted += 1;

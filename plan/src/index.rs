@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use jiff::Timestamp;
-use larder_crds::{ImageCacheStatus, NodeImageCacheSpec};
+use larder_crds::{ImageCacheStatus, NodeImageCacheSpec, PullCount};
 
 use crate::{
     AllowList,
@@ -150,6 +150,8 @@ pub struct Index {
     pub(crate) turns: Turns,
     allowed: AllowList,
     pub(crate) secrets_role: SecretsRole,
+    /// What agents have fetched since they are counted.
+    pub(crate) pulls: PullCount,
 }
 
 impl Index {
@@ -318,8 +320,17 @@ impl Index {
             dirty.insert(Key::Node(name.clone()));
             dirty.extend(self.secrets_kept());
         }
+        // What had been fetched before the object was first seen was counted by an earlier process, or by nobody.
+        if let Some(old) = old {
+            self.pulls = self.pulls.plus(new.pulls.since(old.pulls));
+        }
         self.node_caches.insert(name, new);
         dirty
+    }
+
+    /// From here on it is counted what agents fetch: until now another replica has done so.
+    pub fn count_pulls(&mut self) {
+        self.pulls = PullCount::default();
     }
 
     /// A `NodeImageCache` is gone.

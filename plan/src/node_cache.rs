@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use larder_crds::{NodeImageCacheSpec, NodeImageStatus, NodeRemovalStatus};
+use larder_crds::{NodeImageCacheSpec, NodeImageStatus, NodeRemovalStatus, PullCount};
 
 use crate::{census::Tally, index::Node, object::NodeCacheObject, pool::Pool, validate::Target};
 
@@ -26,6 +26,8 @@ pub(crate) struct NodeCache {
     /// In order of cache and pattern.
     removals: Vec<Arc<NodeRemovalStatus>>,
     tally: Tally,
+    /// What its agents have fetched.
+    pub pulls: PullCount,
 }
 
 /// What `NodeImageCache`s have in common.
@@ -57,6 +59,7 @@ impl NodeCache {
             images,
             removals,
             tally: Tally::default(),
+            pulls: object.status.pulls.unwrap_or_default(),
         };
         let mut tally = Tally::default();
         for target in new.spec.iter().flat_map(|spec| &spec.images).map(Target::from) {

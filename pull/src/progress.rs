@@ -16,6 +16,7 @@ pub struct Progress {
     begun: AtomicBool,
     total: AtomicU64,
     present: AtomicU64,
+    received: AtomicU64,
     observer: Option<Arc<dyn Observer>>,
 }
 
@@ -72,6 +73,13 @@ impl Progress {
         self.present.load(Ordering::Relaxed)
     }
 
+    /// Bytes that came from a registry or out of an archive, whatever became of them: those that were there before are not
+    /// among them, and those that came twice count twice.
+    #[must_use]
+    pub fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
+    }
+
     /// Whether the pull has begun, rather than waiting for its turn.
     #[must_use]
     pub fn has_begun(&self) -> bool {
@@ -107,7 +115,13 @@ impl Progress {
         }
     }
 
-    /// Says that more bytes have come.
+    /// Says that more bytes have come from where the image comes from.
+    pub fn receive(&self, bytes: u64) {
+        self.received.fetch_add(bytes, Ordering::Relaxed);
+        self.add(bytes);
+    }
+
+    /// Says that more bytes are there.
     pub fn add(&self, bytes: u64) {
         self.present.fetch_add(bytes, Ordering::Relaxed);
     }

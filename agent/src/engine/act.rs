@@ -85,7 +85,12 @@ impl Engine {
     /// what was under way for the image has ended.
     fn may_go(&self, key: &ImageKey) -> bool {
         let may_have_changed = self.kept.get(key).is_none_or(|kept| kept.try_again);
-        let under_way = self.pull_keys.values().chain(self.delivery_keys.values()).any(|other| other == key);
+        let under_way = self
+            .pull_keys
+            .values()
+            .map(|begun| &begun.key)
+            .chain(self.delivery_keys.values())
+            .any(|other| other == key);
         may_have_changed && !under_way && !self.link.is_missed_by(key)
     }
 

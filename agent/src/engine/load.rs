@@ -548,7 +548,7 @@ struct Counted<R> {
 impl<R: Read> Read for Counted<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.bytes.read(buffer)?;
-        self.progress.add(read as u64);
+        self.progress.receive(read as u64);
         Ok(read)
     }
 }

@@ -51,6 +51,7 @@ use std::{
 };
 
 use k8s_openapi::jiff::Timestamp;
+use larder_crds::PullCount;
 use larder_oci::ImageKey;
 use larder_plan::node::{self, Spared, Wanted};
 use larder_pull::{Pulled, Puller};
@@ -79,6 +80,7 @@ use load::Loads;
 pub use logins::{PullSecrets, Repository};
 use names::{Named, Names};
 use observe::{Observed, Standing};
+use pulls::Begun;
 use refresh::LookResult;
 use removals::Removals;
 pub use report::{ImageReport, Notice, Report, State};
@@ -114,7 +116,8 @@ pub struct Engine {
     /// Why the store could not be read or changed, last time.
     trouble: Option<String>,
     pulls: JoinSet<Result<Pulled, FetchError>>,
-    pull_keys: HashMap<Id, ImageKey>,
+    pull_keys: HashMap<Id, Begun>,
+    pull_count: PullCount,
     /// How each wanted image is to be fetched.
     fetching: BTreeMap<ImageKey, Fetching>,
     turns: Turns,
@@ -190,6 +193,7 @@ impl Engine {
             trouble: None,
             pulls: JoinSet::new(),
             pull_keys: HashMap::new(),
+            pull_count: PullCount::default(),
             fetching: BTreeMap::new(),
             turns: Turns::default(),
             disks,

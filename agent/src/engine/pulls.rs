@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use k8s_openapi::jiff::Timestamp;
+use larder_crds::PullCount;
 use larder_oci::{ImageKey, spec::Descriptor};
 use larder_plan::node::Delivered;
 use larder_pull::{Progress, PullError, Pulled};
@@ -31,6 +32,30 @@ pub(super) type Resolved = (Descriptor, Option<Descriptor>);
 pub(super) struct Held {
     _turn: Turn,
     _ticket: Arc<Ticket>,
+}
+
+/// A try to fetch an image that is under way, or whose end has not been taken note of. The image may not be wanted any more.
+pub(super) struct Begun {
+    pub key: ImageKey,
+    at: Instant,
+    progress: Arc<Progress>,
+}
+
+impl Begun {
+    /// What it comes to, now that it is over.
+    fn count(&self, result: &Result<Pulled, FetchError>) -> PullCount {
+        let milliseconds = i64::try_from(self.at.elapsed().as_millis()).unwrap_or(i64::MAX);
+        let bytes = i64::try_from(self.progress.received()).unwrap_or(i64::MAX);
+        match result {
+            // Its tag was looked up, and that was all.
+            Ok(pulled) if pulled.up_to_date => PullCount::default(),
+            Ok(_) => PullCount { images: 1, failures: 0, bytes, milliseconds },
+            Err(FetchError::Unsettled | FetchError::Pull(PullError::Interrupted)) => {
+                PullCount { bytes, ..PullCount::default() }
+            }
+            Err(_) => PullCount { failures: 1, bytes, ..PullCount::default() },
+        }
+    }
 }
 
 impl Engine {
@@ -113,7 +138,8 @@ impl Engine {
             let _held = held;
             fetch.run().await
         });
-        self.pull_keys.insert(abort.id(), key.clone());
+        let begun = Begun { key: key.clone(), at: Instant::now(), progress: progress.clone() };
+        self.pull_keys.insert(abort.id(), begun);
         if let Some(image) = self.images.get_mut(key) {
             image.pull = Some(Pull { progress, abort, ticket });
             image.crowded = None;
@@ -126,7 +152,9 @@ impl Engine {
             Ok((id, result)) => (id, result),
             Err(error) => (error.id(), Err(PullError::Interrupted.into())),
         };
-        let Some(key) = self.pull_keys.remove(&id) else { return };
+        let Some(begun) = self.pull_keys.remove(&id) else { return };
+        self.pull_count = self.pull_count.plus(begun.count(&result));
+        let key = begun.key;
         let Some(image) = self.images.get_mut(&key) else {
             // Its lease was alive when the image was given up, and is not any more.
             self.forget.insert(key);

@@ -1,7 +1,7 @@
 //! What the engine says about the images.
 
 use k8s_openapi::jiff::Timestamp;
-use larder_crds::{FailureReason, NodeRemovalStatus};
+use larder_crds::{FailureReason, NodeRemovalStatus, PullCount};
 use larder_oci::{Digest, ImageKey, Platform};
 use larder_runtime::User;
 use tokio::time::Instant;
@@ -24,6 +24,8 @@ pub struct Report {
     pub runtime: Option<String>,
     /// What the rules for removal match, in the order of the rules.
     pub removals: Vec<NodeRemovalStatus>,
+    /// What has been fetched since the engine started.
+    pub pulls: PullCount,
 }
 
 impl Report {
@@ -161,6 +163,7 @@ pub(super) fn report(engine: &Engine) -> Report {
         images: wanted.chain(in_use).collect(),
         runtime: engine.link.description().cloned(),
         removals: engine.removals.statuses(),
+        pulls: engine.pull_count,
     }
 }
 

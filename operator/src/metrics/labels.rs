@@ -59,6 +59,11 @@ pub(super) struct FailureLabels {
     pub reason: Label<FailureReason>,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct PullLabels {
+    pub result: Label<PullResult>,
+}
+
 /// What is reconciled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum KeyKind {
@@ -79,6 +84,13 @@ pub(crate) enum WriteKind {
     Role,
     Event,
     Lease,
+}
+
+/// How a try to fetch an image ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum PullResult {
+    Pulled,
+    Failed,
 }
 
 /// How a write ended.
@@ -103,6 +115,11 @@ named!(WriteKind, kind => match kind {
     WriteKind::Role => "role",
     WriteKind::Event => "event",
     WriteKind::Lease => "lease",
+});
+
+named!(PullResult, result => match result {
+    PullResult::Pulled => "pulled",
+    PullResult::Failed => "failed",
 });
 
 named!(WriteOutcome, outcome => match outcome {

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use larder_crds::FailureReason;
+use larder_crds::{FailureReason, PullCount};
 use larder_plan::{
     Key,
     census::{CacheStanding, Census, ImageStanding, NodeStanding},
@@ -28,7 +28,8 @@ use prometheus_client::{
 };
 
 use self::labels::{
-    CacheLabels, FailureLabels, ImageLabels, Label, NodeLabels, ReconcileLabels, WatchLabels, WriteLabels,
+    CacheLabels, FailureLabels, ImageLabels, Label, NodeLabels, PullLabels, PullResult, ReconcileLabels,
+    WatchLabels, WriteLabels,
 };
 pub(crate) use self::labels::{KeyKind, ReconcileResult, WriteKind, WriteOutcome};
 use crate::{queue::Depth, watch::Kind};
@@ -52,6 +53,7 @@ struct Inner {
     failures: Counts<FailureReason, FailureLabels>,
     wanted_bytes: Gauge,
     present_bytes: Gauge,
+    pulls: Pulls,
 }
 
 /// How things stand at the moment at which somebody asks.
@@ -91,6 +93,7 @@ impl Metrics {
             failures: Counts::new(|reason| FailureLabels { reason: Label(reason) }),
             wanted_bytes: Gauge::default(),
             present_bytes: Gauge::default(),
+            pulls: Pulls::default(),
             registry,
         };
         inner.register();
@@ -169,12 +172,16 @@ impl Inner {
             Unit::Bytes,
             self.present_bytes.clone(),
         );
+        self.pulls.register(registry);
     }
 
     fn show(&self, snapshot: Snapshot) {
         self.leader.set(i64::from(snapshot.leads));
         self.queue_keys.set(whole(snapshot.queue.keys as u64));
         self.queue_age.set(snapshot.queue.oldest.as_secs_f64());
+        if let Some(census) = &snapshot.census {
+            self.pulls.advance(census.pulls);
+        }
         let census = snapshot.census.unwrap_or_default();
         self.caches.set(&census.caches);
         self.nodes.set(&census.nodes);
@@ -182,6 +189,50 @@ impl Inner {
         self.failures.set(&census.failures);
         self.wanted_bytes.set(whole(census.bytes_wanted));
         self.present_bytes.set(whole(census.bytes_present));
+    }
+}
+
+/// What agents have fetched, as counters: they stay where they are when this process does not lead any more.
+#[derive(Debug, Default)]
+struct Pulls {
+    ended: Family<PullLabels, Counter>,
+    bytes: Counter,
+    seconds: Counter<f64, AtomicU64>,
+    /// What they stand at.
+    shown: Mutex<PullCount>,
+}
+
+impl Pulls {
+    fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "node_pulls",
+            "Images that agents fetched, and tries that failed",
+            self.ended.clone(),
+        );
+        registry.register_with_unit(
+            "node_pull",
+            "Bytes of layers that agents received",
+            Unit::Bytes,
+            self.bytes.clone(),
+        );
+        registry.register_with_unit(
+            "node_pull",
+            "How long it took agents to fetch images: the sum over the tries that succeeded",
+            Unit::Seconds,
+            self.seconds.clone(),
+        );
+    }
+
+    fn advance(&self, to: PullCount) {
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        let more = to.since(*shown);
+        let count = |count: i64| u64::try_from(count).unwrap_or(0);
+        let ended = |result| self.ended.get_or_create(&PullLabels { result: Label(result) }).clone();
+        ended(PullResult::Pulled).inc_by(count(more.images));
+        ended(PullResult::Failed).inc_by(count(more.failures));
+        self.bytes.inc_by(count(more.bytes));
+        self.seconds.inc_by(Duration::from_millis(count(more.milliseconds)).as_secs_f64());
+        *shown = to;
     }
 }
 

@@ -99,12 +99,17 @@ impl Cluster {
     /// Reports as the node's agent would: that it has taken the specification up, and how each image stands.
     pub fn report(&self, node: &str, images: &Value) {
         let object = self.plane.get(&["nodeimagecache", node]).unwrap();
-        let status = json!({"status": {
+        let status = json!({
             "observedGeneration": object["metadata"]["generation"],
             "agent": {"version": "0.1.0", "platform": "linux/amd64"},
             "images": images,
-        }});
-        let patch = status.to_string();
+        });
+        self.patch_status(node, &status);
+    }
+
+    /// Writes a part of what the node's agent says.
+    pub fn patch_status(&self, node: &str, status: &Value) {
+        let patch = json!({ "status": status }).to_string();
         let args = ["patch", "nodeimagecache", node, "--subresource=status", "--type=merge", "-p", &patch];
         self.plane.kubectl(&args).unwrap();
     }

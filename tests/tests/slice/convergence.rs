@@ -1,7 +1,7 @@
 //! Nodes come to hold what the ImageCaches say, each blob fetched once a node, whatever happens on the way.
 
 use larder_tests::{Program, Proxy, Registry, RegistryOptions, until, wait::PATIENCE};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::fixture::{Larder, image, images};
 
@@ -145,6 +145,40 @@ fn with_all_images_present_no_request_is_sent() {
     larder.apply("marker", &images(None, &[&marker]));
     larder.wait_ready("marker", 2);
     assert_eq!(registry.requests_since(mark).unwrap().to_vec(), []);
+}
+
+#[test]
+fn what_is_fetched_is_counted_across_restarts() {
+    let registry = Registry::start(RegistryOptions::default()).unwrap();
+    let [first, second] = [33, 34].map(|seed| image(&[(seed, 50_000)]));
+    let pushed = [(&first, "first"), (&second, "second")]
+        .map(|(built, name)| registry.push(built, name, "v1").unwrap());
+    let larder = Larder::start(&[("a", &[])]);
+    let pulls = |what: &str, is: &dyn Fn(&Value) -> bool| {
+        until(what, PATIENCE, || {
+            let object = larder.cluster.get(&["nodeimagecache", "a"]).ok()?;
+            Some(object["status"]["pulls"].clone()).filter(|pulls| is(pulls))
+        })
+        .unwrap()
+    };
+    larder.apply("first", &images(None, &[&pushed[0].name]));
+    larder.wait_ready("first", 1);
+    let counted = pulls("the first image to be counted", &|pulls| pulls["images"] == 1);
+    let bytes = counted["bytes"].as_u64().unwrap();
+    assert!((50_000..=first.size()).contains(&bytes), "{counted}");
+    assert_eq!(counted["failures"], 0);
+
+    // An agent goes on from what its node's object says; what is there is not fetched again; what fails is counted, too.
+    larder.agent("a").restart().unwrap();
+    let missing = format!("{}/missing:v1", registry.host());
+    larder.apply("second", &images(None, &[&pushed[1].name, &missing]));
+    let counted =
+        pulls("both to be counted", &|pulls| pulls["images"] == 2 && pulls["failures"].as_u64() >= Some(1));
+    assert!(
+        (bytes + 50_000..=first.size() + second.size()).contains(&counted["bytes"].as_u64().unwrap()),
+        "{counted}"
+    );
+    assert!(counted["milliseconds"].as_u64() > Some(0), "{counted}");
 }
 
 #[test]
