@@ -21,8 +21,8 @@ LABEL org.opencontainers.image.version=$VERSION \
       org.opencontainers.image.revision=$REVISION \
       org.opencontainers.image.source=https://github.com/larder-dev/larder \
       org.opencontainers.image.licenses=Apache-2.0
-# glibc would keep the buffers of large layers for ever.
-ENV MALLOC_TRIM_THRESHOLD_=131072 MALLOC_ARENA_MAX=1
+# glibc would keep the buffers of large layers for ever, or ask for each of them anew: docs/BENCHMARKS.md.
+ENV MALLOC_TRIM_THRESHOLD_=1048576 MALLOC_MMAP_THRESHOLD_=1048576 MALLOC_ARENA_MAX=1
 WORKDIR /
 
 FROM base AS operator

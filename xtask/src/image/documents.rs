@@ -15,11 +15,16 @@ use super::layer::Layer;
 /// Where the project is. Registries link an image to it.
 pub const SOURCE: &str = "https://github.com/larder-dev/larder";
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-/// Has glibc give memory back. Unless told, it raises this threshold with what it sees freed, and an agent that has pulled
-/// large layers keeps their buffers for ever.
-pub const TRIM: &str = "MALLOC_TRIM_THRESHOLD_=131072";
-/// Has all threads take their memory from one place, which is the one that shrinks best. They are few, and allocate little.
-pub const ARENAS: &str = "MALLOC_ARENA_MAX=1";
+/// How glibc's malloc is to behave; docs/BENCHMARKS.md has what each brings.
+pub const MALLOC: [&str; 3] = [
+    // Has it give memory back. Unless told, it raises this threshold with what it sees freed, and an agent that has pulled large
+    // layers keeps their buffers for ever.
+    "MALLOC_TRIM_THRESHOLD_=1048576",
+    // Buffers of a connection are below this. To ask the kernel for each of them took a third of a pull's CPU.
+    "MALLOC_MMAP_THRESHOLD_=1048576",
+    // Has all threads take their memory from one place, which is the one that shrinks best. They are few, and allocate little.
+    "MALLOC_ARENA_MAX=1",
+];
 
 /// What an image says of itself.
 #[derive(Debug, Clone)]
@@ -70,13 +75,14 @@ impl<'a> Image<'a> {
 fn config(about: &About, layers: &[&Layer]) -> Value {
     let created = about.created.to_string();
     let history = layers.iter().map(|layer| json!({"created": created, "created_by": layer.made_by}));
+    let env: Vec<&str> = [PATH].into_iter().chain(MALLOC).collect();
     let mut config = json!({
         "architecture": about.platform.architecture(),
         "os": about.platform.os(),
         "created": created,
         "config": {
             "User": about.user,
-            "Env": [PATH, TRIM, ARENAS],
+            "Env": env,
             "Entrypoint": [format!("/usr/bin/{}", about.title)],
             "WorkingDir": "/",
             "Labels": labels(about),

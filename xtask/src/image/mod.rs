@@ -289,7 +289,7 @@ mod tests {
         }
         assert!(dockerfile.contains(&format!("\nARG VERSION={}\n", env!("CARGO_PKG_VERSION"))));
         assert!(dockerfile.contains(documents::SOURCE));
-        assert!(dockerfile.contains(&format!("\nENV {} {}\n", documents::TRIM, documents::ARENAS)));
+        assert!(dockerfile.contains(&format!("\nENV {}\n", documents::MALLOC.join(" "))));
     }
 
     #[test]
