@@ -2,7 +2,10 @@
 //!
 //! The agent watches this one object and no other, and writes nothing but its `/status`.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
 use futures::{TryStreamExt, pin_mut};
 use k8s_openapi::jiff::Timestamp;
@@ -19,13 +22,14 @@ use larder_plan::object::is_older;
 use serde_json::json;
 use tokio::{
     sync::watch,
-    time::{Instant, sleep, timeout},
+    time::{sleep, timeout},
 };
 
 use crate::{
     engine::{Desired, DesiredImage, Report, State, all_names},
     events::Events,
     status,
+    untold::Untold,
 };
 
 /// The shortest time between two writes of the status.
@@ -36,9 +40,6 @@ const BEGIN_PAUSE: Duration = Duration::from_secs(1);
 /// The longest, while all there is to tell is how far the pulls are. That is worth less than what it costs where a thousand
 /// nodes pull for minutes: each write is an object of tens of kilobytes, to the database and on to the operator.
 const MAX_PROGRESS_INTERVAL: Duration = Duration::from_secs(30);
-/// The longest time for which images that became ready are not told of while others are under way. Of fifty that come one by
-/// one, one event tells as much as thirty, and costs a thousandth of what these do on a thousand nodes.
-const TELL_INTERVAL: Duration = Duration::from_secs(300);
 /// The longest pause after writes that failed.
 const MAX_WRITE_PAUSE: Duration = Duration::from_secs(30);
 
@@ -142,9 +143,9 @@ pub async fn write_status(
     node: &str,
     mut reports: watch::Receiver<Report>,
     mut latest: watch::Receiver<Option<NodeImageCache>>,
-    events: Events,
+    mut events: Events,
 ) {
-    let mut telling = Telling { events, untold: None };
+    let mut untold = Untold::default();
     let api: Api<NodeImageCache> = Api::all(client);
     let mut pause = WRITE_INTERVAL;
     let mut progress_pause = WRITE_INTERVAL;
@@ -169,7 +170,9 @@ pub async fn write_status(
             match write(&api, node, &next).await {
                 Ok(written) => {
                     pause = WRITE_INTERVAL;
-                    telling.tell(object, &next, report.is_settled());
+                    if let Some(before) = untold.take(object, &next, report.is_settled(), Instant::now()) {
+                        events.tell_status(&before, &next);
+                    }
                     answered = Some(written);
                     let rested = rest(spread(progress_pause), &report, &mut reports).await;
                     progress_pause = next_pause(progress_pause, rested);
@@ -186,8 +189,8 @@ pub async fn write_status(
         let ended = tokio::select! {
             changed = reports.changed() => changed.is_err(),
             changed = latest.changed() => changed.is_err(),
-            notices = telling.events.noticed() => {
-                telling.events.tell_notices(object.as_ref(), &notices);
+            notices = events.noticed() => {
+                events.tell_notices(object.as_ref(), &notices);
                 false
             }
         };
@@ -195,37 +198,6 @@ pub async fn write_status(
             return;
         }
     }
-}
-
-/// What there is to tell of statuses.
-struct Telling {
-    events: Events,
-    /// Since when something has not been told, and the object as it was then.
-    untold: Option<(Instant, NodeImageCache)>,
-}
-
-impl Telling {
-    /// Tells of a status that has replaced that of `object`: what went wrong at once, and what went well together, when work
-    /// is over.
-    fn tell(&mut self, object: &NodeImageCache, next: &NodeImageCacheStatus, is_over: bool) {
-        let untold = self.untold.take().filter(|(_, before)| before.uid() == object.uid());
-        let (since, before) = untold.unwrap_or_else(|| (Instant::now(), object.clone()));
-        if is_over || since.elapsed() >= TELL_INTERVAL || troubles(next) > troubles_of(&before) {
-            self.events.tell_status(&before, next);
-        } else {
-            self.untold = Some((since, before));
-        }
-    }
-}
-
-/// How many images failed, or cannot go.
-fn troubles(status: &NodeImageCacheStatus) -> usize {
-    let is_trouble = |image: &&NodeImageStatus| matches!(image.state, ImageState::Failed | ImageState::InUse);
-    status.images.iter().filter(is_trouble).count()
-}
-
-fn troubles_of(object: &NodeImageCache) -> usize {
-    object.status.as_ref().map_or(0, troubles)
 }
 
 /// The object as it is known last: as the watch has brought it, or as the API server answered to our last write. An API server

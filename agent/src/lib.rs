@@ -14,3 +14,4 @@ pub mod node;
 pub mod reason;
 pub mod secrets;
 pub mod status;
+mod untold;
