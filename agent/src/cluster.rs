@@ -151,13 +151,17 @@ pub async fn write_status(
     let mut progress_pause = WRITE_INTERVAL;
     let mut has_waited = false;
     let mut answered = None;
-    let mut pulls_before = None;
+    let mut base: Option<Base> = None;
     loop {
         let object = newest(latest.borrow_and_update().clone(), &mut answered);
         let mut report = reports.borrow_and_update().clone();
         if let Some(object) = &object {
-            let before = *pulls_before.get_or_insert_with(|| pulls_of(object));
-            report.pulls = report.pulls.plus(before);
+            let base = base.get_or_insert_with(|| Base::of(object, PullCount::default()));
+            if base.uid != object.uid() {
+                // Made anew, it counts anew.
+                *base = Base::of(object, report.pulls);
+            }
+            report.pulls = report.pulls.since(base.counted).plus(base.before);
         }
         let next = object.as_ref().and_then(|object| Some((object, changed_status(object, &report)?)));
         if let Some((object, next)) = next {
@@ -212,9 +216,20 @@ fn newest(watched: Option<NodeImageCache>, answered: &mut Option<NodeImageCache>
     answered.clone().or(watched)
 }
 
-/// What was fetched by agents that ran before this one.
-fn pulls_of(object: &NodeImageCache) -> PullCount {
-    object.status.as_ref().and_then(|status| status.pulls).unwrap_or_default()
+/// From where on pulls are counted into an object.
+struct Base {
+    uid: Option<String>,
+    /// What agents that ran before this one have fetched.
+    before: PullCount,
+    /// What this one had fetched then, for an object that is gone.
+    counted: PullCount,
+}
+
+impl Base {
+    fn of(object: &NodeImageCache, counted: PullCount) -> Self {
+        let before = object.status.as_ref().and_then(|status| status.pulls).unwrap_or_default();
+        Self { uid: object.uid(), before, counted }
+    }
 }
 
 /// Whether a report tells of work, and the status that there is of none.

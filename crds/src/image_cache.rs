@@ -120,7 +120,7 @@ pub struct ImageCacheSpec {
 
     /// How long one try to fetch an image may take, such as `30m`; from 10s to 24h. Waiting for its turn does not count, nor
     /// giving it to the container runtime. What has been fetched by then is kept, and the next try goes on from there.
-    /// Absent: as long as bytes arrive. Of several ImageCaches the longest counts.
+    /// Absent: as long as bytes arrive. Of several ImageCaches that give one, the longest counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 2, max = 20))]
     #[x_kube(validation = Rule::new(TIMEOUT_RULE).message(

@@ -354,22 +354,30 @@ pub struct NodeRemovalStatus {
     pub names: Vec<String>,
 }
 
-/// What the agents of a node have fetched. The numbers only grow: an agent that is restarted counts on from here.
+/// What the agents of a node have fetched since its `NodeImageCache` was made. The numbers only grow: an agent that is restarted
+/// counts on from here, without what the last one had not written by its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct PullCount {
-    /// Images that were fetched. To find that a tag has not moved counts as nothing.
+    /// Images that were fetched; an archive counts as one. To find that a tag has not moved counts as nothing.
     #[serde(default)]
+    #[schemars(range(min = 0, max = MAX_COUNT))]
     pub images: i64,
     /// Tries to fetch an image that failed.
     #[serde(default)]
+    #[schemars(range(min = 0, max = MAX_COUNT))]
     pub failures: i64,
-    /// Bytes of layers and configurations that came from registries or out of archives, those of tries that failed included.
+    /// Bytes of layers, configurations and archives that came, those of tries that failed included.
     #[serde(default)]
+    #[schemars(range(min = 0, max = MAX_COUNT))]
     pub bytes: i64,
     /// How long it took to fetch these images, in milliseconds: the sum of the tries that succeeded.
     #[serde(default)]
+    #[schemars(range(min = 0, max = MAX_COUNT))]
     pub milliseconds: i64,
 }
+
+/// The largest count: what JSON's readers take for a whole number.
+const MAX_COUNT: i64 = (1 << 53) - 1;
 
 impl PullCount {
     /// Both together.
@@ -378,12 +386,16 @@ impl PullCount {
         self.combine(other, i64::saturating_add)
     }
 
-    /// What has been fetched since it was `before`. A count that is lower than before was begun anew.
+    /// What has been fetched since it was `before`: what is lower than that has not been read right, and counts as nothing.
     #[must_use]
     pub fn since(self, before: Self) -> Self {
-        let is_lower = |field: fn(&Self) -> i64| field(&self) < field(&before);
-        let fields: [fn(&Self) -> i64; 4] = [|c| c.images, |c| c.failures, |c| c.bytes, |c| c.milliseconds];
-        if fields.into_iter().any(is_lower) { self } else { self.combine(before, i64::saturating_sub) }
+        self.combine(before, |now, before| now.saturating_sub(before).max(0))
+    }
+
+    /// The larger of each.
+    #[must_use]
+    pub fn max(self, other: Self) -> Self {
+        self.combine(other, i64::max)
     }
 
     fn combine(self, other: Self, with: fn(i64, i64) -> i64) -> Self {

@@ -16,6 +16,9 @@ pub struct Platform {
     variant: Option<String>,
 }
 
+/// The longest platform, in bytes: that of `spec.images[].platform`.
+const MAX_LENGTH: usize = 64;
+
 /// A text that is not a platform.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("invalid platform {0:?}: write os/architecture[/variant], such as linux/arm64")]
@@ -172,15 +175,18 @@ impl FromStr for Platform {
             !part.is_empty()
                 && part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'))
         };
+        let invalid = || InvalidPlatform(text.chars().take(MAX_LENGTH).collect());
         let parts: Vec<&str> = text.split('/').collect();
-        match parts.as_slice() {
+        let platform = match parts.as_slice() {
             [os, architecture, rest @ ..]
-                if rest.len() < 2 && text.len() <= 64 && parts.iter().all(|p| word(p)) =>
+                if rest.len() < 2 && text.len() <= MAX_LENGTH && parts.iter().all(|p| word(p)) =>
             {
-                Ok(Self::normalised(os, architecture, rest.first().copied()))
+                Self::normalised(os, architecture, rest.first().copied())
             }
-            _ => Err(InvalidPlatform(text.chars().take(64).collect())),
-        }
+            _ => return Err(invalid()),
+        };
+        // What is implied, such as v7, makes it longer.
+        if platform.to_string().len() > MAX_LENGTH { Err(invalid()) } else { Ok(platform) }
     }
 }
 
@@ -251,6 +257,14 @@ mod tests {
             error.to_string(),
             "no matching manifest for linux/s390x in the manifest list entries; it has linux/amd64"
         );
+    }
+
+    /// Found by fuzzing: one was taken, and not when it was read back.
+    #[test]
+    fn what_is_implied_counts_for_the_length() {
+        let of_length = |os: usize| format!("{}/arm", "t".repeat(os)).parse::<Platform>();
+        assert_eq!(of_length(57).unwrap().to_string().len(), 64);
+        of_length(58).unwrap_err();
     }
 
     #[test]

@@ -187,6 +187,8 @@ async fn lead(
             if was_standby && !catch_up(context, &shutdown).await {
                 return Ok(());
             }
+            // Before anybody is shown a count.
+            context.index_mut().count_pulls();
             shared.health.set(Standing::Leading);
             tracing::info!("leading: planning starts");
             context.start();

@@ -39,7 +39,6 @@ impl Context {
     pub fn start(&self) {
         // In this order: a change that comes in between is in the queue twice, and not never.
         self.is_working.store(true, Ordering::SeqCst);
-        self.index_mut().count_pulls();
         self.queue.add(self.index().everything());
     }
 

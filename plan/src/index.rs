@@ -308,7 +308,7 @@ impl Index {
 
     fn take_node_cache(&mut self, object: NodeCacheObject) -> Dirty {
         let name = object.name.clone();
-        let new = NodeCache::new(object, &mut self.shared);
+        let mut new = NodeCache::new(object, &mut self.shared);
         let old = self.node_caches.get(&name);
         let older =
             |old: &NodeCache| is_older(new.resource_version.as_deref(), old.resource_version.as_deref());
@@ -320,15 +320,19 @@ impl Index {
             dirty.insert(Key::Node(name.clone()));
             dirty.extend(self.secrets_kept());
         }
-        // What had been fetched before the object was first seen was counted by an earlier process, or by nobody.
+        // What had been fetched before the object was first seen was counted by an earlier process, or by nobody. One that was made
+        // anew counts from zero.
         if let Some(old) = old {
-            self.pulls = self.pulls.plus(new.pulls.since(old.pulls));
+            let before = if old.uid == new.uid { old.pulls } else { PullCount::default() };
+            self.pulls = self.pulls.plus(new.pulls.since(before));
+            new.pulls = new.pulls.max(before);
         }
         self.node_caches.insert(name, new);
         dirty
     }
 
-    /// From here on it is counted what agents fetch: until now another replica has done so.
+    /// From here on it is counted what agents fetch: until now another replica has done so. What they say while none leads is in
+    /// nobody's count.
     pub fn count_pulls(&mut self) {
         self.pulls = PullCount::default();
     }

@@ -26,7 +26,7 @@ pub(crate) struct NodeCache {
     /// In order of cache and pattern.
     removals: Vec<Arc<NodeRemovalStatus>>,
     tally: Tally,
-    /// What its agents have fetched.
+    /// What its agents have fetched: the most that was ever read of this object.
     pub pulls: PullCount,
 }
 
@@ -59,7 +59,7 @@ impl NodeCache {
             images,
             removals,
             tally: Tally::default(),
-            pulls: object.status.pulls.unwrap_or_default(),
+            pulls: object.status.pulls.unwrap_or_default().max(PullCount::default()),
         };
         let mut tally = Tally::default();
         for target in new.spec.iter().flat_map(|spec| &spec.images).map(Target::from) {

@@ -12,9 +12,13 @@ fn count(images: i64, bytes: i64) -> PullCount {
 
 /// What a node's agent says, in the object's version `version`.
 fn said(node: &str, version: u32, pulls: Option<PullCount>) -> NodeCacheObject {
+    of(node, node, version, pulls)
+}
+
+fn of(node: &str, uid: &str, version: u32, pulls: Option<PullCount>) -> NodeCacheObject {
     NodeCacheObject {
         name: node.to_owned(),
-        uid: node.to_owned(),
+        uid: uid.to_owned(),
         resource_version: Some(version.to_string()),
         generation: Some(1),
         deleting: false,
@@ -47,16 +51,35 @@ fn what_was_fetched_before_is_nobodys() {
 }
 
 #[test]
-fn a_count_that_began_anew_and_a_node_that_went_take_nothing_away() {
+fn an_object_that_is_made_anew_counts_anew() {
     let mut index = Index::allowing(AllowList::default());
     index.apply_node_cache(said("a", 1, None));
     index.apply_node_cache(said("a", 2, Some(count(10, 1_000))));
-    // Another node of the same name.
-    index.apply_node_cache(said("a", 3, Some(count(2, 30))));
+    // Its end may not have been seen.
+    index.apply_node_cache(of("a", "other", 3, Some(count(2, 30))));
     assert_eq!((pulls(&index).images, pulls(&index).bytes), (12, 1_030));
-    index.apply_node_cache(said("a", 4, None));
     index.delete_node_cache("a");
     assert_eq!((pulls(&index).images, pulls(&index).bytes), (12, 1_030));
+    index.apply_node_cache(of("a", "third", 4, None));
+    index.apply_node_cache(of("a", "third", 5, Some(count(1, 7))));
+    assert_eq!((pulls(&index).images, pulls(&index).bytes), (13, 1_037));
+}
+
+/// A status that somebody emptied, an etcd that was put back, an agent that lies.
+#[test]
+fn what_goes_back_counts_as_nothing_and_not_once_more() {
+    let mut index = Index::allowing(AllowList::default());
+    index.apply_node_cache(said("a", 1, None));
+    index.apply_node_cache(said("a", 2, Some(count(10, 1_000))));
+    for (version, wrong) in [(3, None), (4, Some(count(4, 400))), (5, Some(count(-8, -1)))] {
+        index.apply_node_cache(said("a", version, wrong));
+        assert_eq!((pulls(&index).images, pulls(&index).bytes), (10, 1_000));
+    }
+    index.begin_node_caches();
+    index.list_node_cache(said("a", 2, Some(count(9, 900))));
+    index.end_node_caches(&["a".to_owned()].into());
+    index.apply_node_cache(said("a", 6, Some(count(11, 1_100))));
+    assert_eq!((pulls(&index).images, pulls(&index).bytes), (11, 1_100));
 }
 
 proptest! {

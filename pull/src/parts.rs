@@ -25,7 +25,8 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::blob::{Chunk, Fetch};
 
-/// The bytes of one part, and how many parts may be in memory, over all pulls: 12 MiB in all.
+/// The bytes of one part, and how many parts may be in memory, over all pulls: 12 MiB in all. One that is on its way to a container
+/// runtime is not counted any more.
 const PART: u64 = 2 << 20;
 const PARTS_IN_MEMORY: usize = 6;
 /// How much must be left of a blob. What is in memory is lost with a kill, so it must be little beside the whole.

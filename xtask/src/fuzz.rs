@@ -40,15 +40,18 @@ pub struct Options {
     /// Targets at a time
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=8))]
     jobs: u16,
+    /// Where the chance inputs begin; another one each time by default
+    #[arg(long)]
+    seed: Option<u32>,
     /// Run this input of the target, and nothing else
     #[arg(long, value_name = "FILE", requires = "target")]
     input: Option<PathBuf>,
 }
 
 impl Options {
-    /// All targets, for so long each.
+    /// All targets, for so long each, and from the same seed each time: a change is to be judged by what it changes.
     pub fn all(seconds: u64) -> Self {
-        Self { target: None, seconds, jobs: 2, input: None }
+        Self { target: None, seconds, jobs: 2, seed: Some(1), input: None }
     }
 }
 
@@ -79,7 +82,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         for _ in 0..options.jobs {
             scope.spawn(|| {
                 while let Some(target) = lock() {
-                    match fuzz(&built, target, options.seconds) {
+                    match fuzz(&built, target, options) {
                         Ok(line) => println!("  {target}: {line}"),
                         Err(error) => {
                             println!("  {target}: {error:#}");
@@ -123,7 +126,8 @@ fn build(targets: &[&str]) -> anyhow::Result<PathBuf> {
 }
 
 /// Runs one target, and says how far it came.
-fn fuzz(built: &Path, target: &str, seconds: u64) -> anyhow::Result<String> {
+fn fuzz(built: &Path, target: &str, options: &Options) -> anyhow::Result<String> {
+    let seconds = options.seconds;
     let memory = Path::new("/dev/shm");
     let scratch = if memory.is_dir() { Scratch::in_folder(memory, "fuzz") } else { Scratch::new("fuzz") }?;
     // What it found before, which it starts from; what it found wrong; and what we give it to begin with.
@@ -136,6 +140,8 @@ fn fuzz(built: &Path, target: &str, seconds: u64) -> anyhow::Result<String> {
             format!("-max_total_time={seconds}"),
             format!("-artifact_prefix={}/", artifacts.display()),
             "-print_final_stats=1".to_owned(),
+            // libFuzzer takes 0 for none.
+            format!("-seed={}", options.seed.unwrap_or(0)),
         ])
         .args([&found, &seeds])
         .env("TMPDIR", scratch.path());

@@ -39,6 +39,7 @@ pub(super) struct Begun {
     pub key: ImageKey,
     at: Instant,
     progress: Arc<Progress>,
+    ticket: Arc<Ticket>,
 }
 
 impl Begun {
@@ -51,6 +52,10 @@ impl Begun {
             Ok(pulled) if pulled.up_to_date => PullCount::default(),
             Ok(_) => PullCount { images: 1, failures: 0, bytes, milliseconds },
             Err(FetchError::Unsettled | FetchError::Pull(PullError::Interrupted)) => {
+                PullCount { bytes, ..PullCount::default() }
+            }
+            // It waits for space that others are about to free.
+            Err(_) if self.ticket.refused().is_some_and(|refused| refused.passes) => {
                 PullCount { bytes, ..PullCount::default() }
             }
             Err(_) => PullCount { failures: 1, bytes, ..PullCount::default() },
@@ -138,7 +143,12 @@ impl Engine {
             let _held = held;
             fetch.run().await
         });
-        let begun = Begun { key: key.clone(), at: Instant::now(), progress: progress.clone() };
+        let begun = Begun {
+            key: key.clone(),
+            at: Instant::now(),
+            progress: progress.clone(),
+            ticket: ticket.clone(),
+        };
         self.pull_keys.insert(abort.id(), begun);
         if let Some(image) = self.images.get_mut(key) {
             image.pull = Some(Pull { progress, abort, ticket });

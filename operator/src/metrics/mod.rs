@@ -211,7 +211,7 @@ impl Pulls {
         );
         registry.register_with_unit(
             "node_pull",
-            "Bytes of layers that agents received",
+            "Bytes of layers, configurations and archives that agents received",
             Unit::Bytes,
             self.bytes.clone(),
         );
@@ -232,7 +232,8 @@ impl Pulls {
         ended(PullResult::Failed).inc_by(count(more.failures));
         self.bytes.inc_by(count(more.bytes));
         self.seconds.inc_by(Duration::from_millis(count(more.milliseconds)).as_secs_f64());
-        *shown = to;
+        // Two that ask at the same time may come here in either order.
+        *shown = shown.max(to);
     }
 }
 

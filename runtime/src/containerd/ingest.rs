@@ -1,6 +1,6 @@
 //! Layers that go into containerd's content store as they come from a registry.
 
-use std::{fmt, io, mem, time::Duration};
+use std::{fmt, io, time::Duration};
 
 use bytes::Bytes;
 use larder_oci::Digest;
@@ -11,7 +11,7 @@ use tonic::{Code, Status};
 use super::{
     client::Client,
     content::{Begun, Blob, is_busy, message},
-    outgoing::{Message, Outgoing},
+    outgoing::{Message, Outgoing, Pieces},
 };
 use crate::{RuntimeError, api::content::WriteAction};
 
@@ -32,9 +32,7 @@ struct Writer {
     /// Those in `pending` included.
     offset: u64,
     /// What has come and was not sent.
-    pending: Vec<Bytes>,
-    /// Its length.
-    length: usize,
+    pending: Pieces,
     /// The length at which it is sent.
     chunk: usize,
     call: Option<Call>,
@@ -61,8 +59,7 @@ pub(super) fn begin(
         blob,
         lease,
         offset: 0,
-        pending: Vec::new(),
-        length: 0,
+        pending: Pieces::default(),
         chunk,
         call: None,
     };
@@ -108,7 +105,7 @@ impl Writer {
     }
 
     async fn begin_anew(&mut self) -> Result<(), RuntimeError> {
-        (self.pending, self.length) = (Vec::new(), 0);
+        self.pending = Pieces::default();
         self.call = None;
         let mut left = RESTARTS.0;
         loop {
@@ -131,14 +128,13 @@ impl Writer {
 
     /// The next message, if there is anything to send.
     fn next(&mut self) -> Option<Message> {
-        if self.length == 0 {
+        if self.pending.len() == 0 {
             return None;
         }
-        let length = mem::take(&mut self.length) as u64;
-        let mut write = message(&self.blob, WriteAction::Write, self.offset - length);
+        let mut write = message(&self.blob, WriteAction::Write, self.offset - self.pending.len() as u64);
         // Without what is expected: containerd would look for the finished blob at every message.
         write.expected.clear();
-        Some(Message::new(&write, mem::take(&mut self.pending)))
+        Some(Message::new(&write, self.pending.take()))
     }
 
     fn send(&mut self) -> io::Result<()> {
@@ -178,11 +174,10 @@ impl AnnexWriter for Writer {
 
     fn write(&mut self, mut bytes: Bytes) -> io::Result<()> {
         while !bytes.is_empty() {
-            let now = bytes.split_to(bytes.len().min(self.chunk - self.length));
-            self.length += now.len();
+            let now = bytes.split_to(bytes.len().min(self.chunk - self.pending.len()));
             self.offset += now.len() as u64;
             self.pending.push(now);
-            if self.length == self.chunk {
+            if self.pending.len() == self.chunk {
                 self.send()?;
             }
         }

@@ -4,9 +4,9 @@
 //! Its encoder copies what a message holds into memory that it asks for anew each time. At half a megabyte, for each of a
 //! layer's messages, that was half of all that the agent did.
 
-use std::convert::Infallible;
+use std::{convert::Infallible, mem};
 
-use bytes::{BufMut, Bytes};
+use bytes::{BufMut, Bytes, BytesMut};
 use futures::{Stream, StreamExt, stream};
 use http_body::Frame;
 use http_body_util::StreamBody;
@@ -26,6 +26,57 @@ use crate::api::content::WriteContentRequest;
 const DATA: u32 = 6;
 /// How many messages may wait for containerd.
 const WAITING: usize = 2;
+
+/// A piece as large as this is passed on as it is. A smaller one is copied: it may be a few bytes of a buffer that is much larger,
+/// and would keep all of it.
+const WHOLE: usize = 16 << 10;
+/// So many bytes of small pieces are gathered into one.
+const GATHERED: usize = 64 << 10;
+
+/// Bytes as they come, until there are enough for a message.
+#[derive(Debug, Default)]
+pub(super) struct Pieces {
+    done: Vec<Bytes>,
+    /// What came after those, in small pieces.
+    small: BytesMut,
+    /// The length of both.
+    length: usize,
+}
+
+impl Pieces {
+    pub(super) fn len(&self) -> usize {
+        self.length
+    }
+
+    pub(super) fn push(&mut self, piece: Bytes) {
+        self.length += piece.len();
+        if piece.len() >= WHOLE {
+            self.gather();
+            self.done.push(piece);
+            return;
+        }
+        if self.small.capacity() == 0 {
+            self.small.reserve(GATHERED);
+        }
+        self.small.extend_from_slice(&piece);
+        if self.small.len() > GATHERED - WHOLE {
+            self.gather();
+        }
+    }
+
+    /// All of them, in order. None are left.
+    pub(super) fn take(&mut self) -> Vec<Bytes> {
+        self.gather();
+        self.length = 0;
+        mem::take(&mut self.done)
+    }
+
+    fn gather(&mut self) {
+        if !self.small.is_empty() {
+            self.done.push(mem::take(&mut self.small).freeze());
+        }
+    }
+}
 
 /// One message, in the pieces in which it is sent.
 #[derive(Debug, PartialEq, Eq)]
@@ -87,8 +138,57 @@ impl Outgoing {
 mod tests {
     use std::collections::BTreeMap;
 
+    use bytes::Buf;
+    use http_body_util::BodyExt;
+
     use super::*;
     use crate::api::content::WriteAction;
+
+    #[test]
+    fn small_pieces_are_gathered_and_large_ones_are_not_copied() {
+        let mut pieces = Pieces::default();
+        let large = Bytes::from(vec![1; WHOLE]);
+        let mut expected = Vec::new();
+        for number in 0..200_000_u32 {
+            let byte = Bytes::copy_from_slice(&number.to_le_bytes()[..1]);
+            expected.extend_from_slice(&byte);
+            pieces.push(byte);
+            if number % 50_000 == 7 {
+                expected.extend_from_slice(&large);
+                pieces.push(large.clone());
+            }
+        }
+        assert_eq!(pieces.len(), expected.len());
+        let taken = pieces.take();
+        assert!(taken.len() < 20, "{}", taken.len());
+        assert!(taken.iter().all(|piece| piece.len() <= GATHERED));
+        let is_large = |piece: &&Bytes| piece.as_ptr() == large.as_ptr();
+        assert_eq!(taken.iter().filter(is_large).count(), 4);
+        assert_eq!(taken.concat(), expected);
+        assert_eq!((pieces.len(), pieces.take()), (0, vec![]));
+    }
+
+    /// Messages one after the other, as a server's reader takes them apart.
+    #[tokio::test]
+    async fn a_body_is_its_messages() {
+        let (sender, body) = channel();
+        let request = |offset| WriteContentRequest { offset, ..WriteContentRequest::default() };
+        sender
+            .send(Message::new(&request(1), vec![Bytes::from_static(b"ab"), Bytes::from_static(b"c")]))
+            .await
+            .unwrap();
+        sender.send(Message::new(&request(4), Vec::new())).await.unwrap();
+        drop(sender);
+        let mut sent = body.collect().await.unwrap().to_bytes();
+        let mut read = Vec::new();
+        while !sent.is_empty() {
+            assert_eq!(sent.get_u8(), 0);
+            let length = sent.get_u32() as usize;
+            read.push(WriteContentRequest::decode(sent.split_to(length)).unwrap());
+        }
+        let first = WriteContentRequest { data: Bytes::from_static(b"abc"), ..request(1) };
+        assert_eq!(read, [first, request(4)]);
+    }
 
     /// What tonic's own encoder would have sent, as far as a reader can tell.
     #[test]

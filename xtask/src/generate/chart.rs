@@ -62,7 +62,7 @@ fn template(base: &str) -> anyhow::Result<String> {
     }
     for (from, to) in [
         ("namespace: larder-system", format!("namespace: {OPERATOR_NAMESPACE}")),
-        ("- larder-system\n", format!("- {OPERATOR_NAMESPACE}\n")),
+        ("- larder-system\n", "- {{ .Release.Namespace | quote }}\n".to_owned()),
         ("namespace: larder-agents", format!("namespace: {AGENT_NAMESPACE}")),
         ("serviceaccount:larder-system:", format!("serviceaccount:{OPERATOR_NAMESPACE}:")),
         ("serviceaccount:larder-agents:", format!("serviceaccount:{AGENT_NAMESPACE}:")),
