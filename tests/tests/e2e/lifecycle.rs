@@ -42,6 +42,11 @@ impl Place {
             .stdout
     }
 
+    /// Runs kubectl as docs/use/upgrade.md and docs/use/uninstall.md have it, and prints what they show.
+    fn show(&self, args: &[&str]) {
+        println!("$ kubectl {}\n{}", args.join(" "), self.kubectl(args));
+    }
+
     fn helm(&self, args: &[&str]) -> Ran {
         let folders = ["HOME", "HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME", "KUBECACHEDIR"];
         let folder = self.scratch.path().as_os_str();
@@ -83,20 +88,23 @@ fn from_install_to_uninstall_with_kustomize_and_with_helm() {
     for program in ["deployment/larder-operator", "daemonset/larder-agent"] {
         let namespace = if program.starts_with("daemonset") { AGENTS } else { SYSTEM };
         place.kubectl(&["rollout", "restart", "--namespace", namespace, program]);
+        place.show(&["rollout", "status", "--namespace", namespace, program]);
     }
     place.larder.wait_rolled_out();
     place.larder.wait_reported("node-1");
+    place.show(&["get", "imagecaches,nodeimagecaches", "--output", "wide"]);
     assert_eq!(place.pinned(&app), Some(json!(true)));
     assert_eq!(place.registry.requests_since(mark).unwrap().to_vec(), []);
 
     // Uninstalled, and the images are left as if kubelet had pulled them.
     let retain = r#"{"spec":{"deletionPolicy":"Retain"}}"#;
     place.kubectl(&["patch", "imagecache", "lifecycle", "--type", "merge", "--patch", retain]);
-    place.kubectl(&["delete", "imagecaches", "--all"]);
+    place.show(&["delete", "imagecaches", "--all"]);
     place.wait_nothing_wanted();
+    place.show(&["get", "nodeimagecaches"]);
     let delete = ["delete", "deployment", "larder-operator", "--namespace", SYSTEM, "--cascade=foreground"];
-    place.kubectl(&delete);
-    place.kubectl(&["delete", "-k", &manifests("base"), "--ignore-not-found", "--timeout=180s"]);
+    place.show(&delete);
+    place.show(&["delete", "-k", &manifests("base"), "--ignore-not-found", "--timeout=180s"]);
     assert!(!place.has(&["namespace", SYSTEM]) && !place.has(&["namespace", AGENTS]));
     assert!(!place.has(&["crd", "imagecaches.larder.dev"]));
     assert_eq!(place.pinned(&app), Some(json!(false)), "it is there, and kubelet may collect it");
