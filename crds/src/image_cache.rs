@@ -377,7 +377,7 @@ const FILE_MESSAGE: &str = "file must be a file's name in the node's folder, of 
     "load needs either a file in the node's import folder or an artifact in a registry, and not both"
 ))]
 pub struct ImageSource {
-    /// An archive in the node's import folder, compressed or not. It is loaded within a minute after it has come. With the
+    /// An archive in the node's import folder, compressed or not. It is loaded within half a minute after it has come. With the
     /// `pullPolicy` Always, a file that has changed is loaded again when the agent starts and at each refresh. A node that has
     /// the image does not need the file any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -409,10 +409,10 @@ const PLATFORM_RULE: &str = "self.matches('^[a-z0-9]+/[a-z0-9_]+(/[a-z0-9.]+)?$'
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, JsonSchema,
 )]
 pub enum PullPolicy {
-    /// An image that is present is never looked up again.
+    /// An image that is present is not fetched again. With `refresh` its tag is looked up, and the status shows that it has moved.
     #[default]
     IfNotPresent,
-    /// A tag is looked up again each time the agent starts.
+    /// A tag is looked up again each time the agent starts, and whenever `refresh` says so; what it stands for then is fetched.
     Always,
 }
 
