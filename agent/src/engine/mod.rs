@@ -207,7 +207,8 @@ impl Engine {
             loads,
             archives,
             chores: JoinSet::new(),
-            is_stale: false,
+            // The last agent may have been killed before it came to that.
+            is_stale: true,
             chores_at: None,
             tidying: BTreeSet::new(),
             wanted_now: WantedNow::default(),

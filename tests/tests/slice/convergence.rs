@@ -3,7 +3,7 @@
 use larder_tests::{Program, Proxy, Registry, RegistryOptions, until, wait::PATIENCE};
 use serde_json::{Value, json};
 
-use crate::fixture::{Larder, image, images};
+use crate::fixture::{Larder, blob, damaged, image, images};
 
 const WEB: (&str, &str) = ("pool", "web");
 
@@ -147,6 +147,23 @@ fn with_all_images_present_no_request_is_sent() {
     assert_eq!(registry.requests_since(mark).unwrap().to_vec(), []);
 }
 
+/// As an agent leaves them that is killed between taking a name away and taking away what only that needed.
+#[test]
+fn blobs_that_nothing_needs_go_when_an_agent_starts() {
+    let registry = Registry::start(RegistryOptions::default()).unwrap();
+    let [wanted, orphan] = [(35, 50_000), (36, 1_000)].map(|layer| image(&[layer]));
+    let pushed = registry.push(&wanted, "app", "v1").unwrap();
+    let larder = Larder::start(&[("a", &[])]);
+    larder.apply("app", &images(None, &[&pushed.name]));
+    larder.wait_ready("app", 1);
+    let layer = orphan.blobs.last().unwrap();
+    std::fs::write(blob(&larder.store("a"), layer.digest.as_str()), &layer.bytes).unwrap();
+    larder.agent("a").restart().unwrap();
+    larder.wait_blob("a", layer.digest.as_str(), false);
+    assert_eq!(larder.held("a"), [pushed.name.clone()].into());
+    assert_eq!(damaged(&larder.store("a")), Vec::<std::path::PathBuf>::new());
+}
+
 #[test]
 fn what_is_fetched_is_counted_across_restarts() {
     let registry = Registry::start(RegistryOptions::default()).unwrap();
@@ -207,7 +224,7 @@ fn what_somebody_deletes_behind_our_back_is_put_back() {
     larder.wait_ready("app", 1);
     let mark = registry.mark().unwrap();
     let lost = built.layers()[1].digest.as_str();
-    std::fs::remove_file(crate::fixture::blob(&larder.store("a"), lost)).unwrap();
+    std::fs::remove_file(blob(&larder.store("a"), lost)).unwrap();
     larder.wait_blob("a", lost, true);
     let requests = registry.requests_since(mark).unwrap();
     assert_eq!(requests.blob_gets(), 1, "only what was lost is fetched: {requests:?}");
