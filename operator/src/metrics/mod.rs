@@ -268,3 +268,20 @@ where
 fn whole(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two replicas of Prometheus ask at the same time, and the older answer comes last.
+    #[test]
+    fn an_older_count_of_pulls_is_not_added_again() {
+        let pulls = Pulls::default();
+        for images in [100, 105, 100, 106] {
+            pulls.advance(PullCount { images, bytes: images * 10, milliseconds: images * 500, failures: 0 });
+        }
+        let ended = pulls.ended.get_or_create(&PullLabels { result: Label(PullResult::Pulled) }).get();
+        assert_eq!((ended, pulls.bytes.get()), (106, 1_060));
+        assert!((pulls.seconds.get() - 53.0).abs() < 1e-9);
+    }
+}
