@@ -39,7 +39,7 @@ use crate::{
     election::{Elector, Fence},
     health::Standing,
     probes::Shared,
-    queue::Queue,
+    queue::{Lane, Policy, Queue},
     reconcile::{Context, reconcile},
     secrets::SecretsRoleWatch,
     watch::Watches,
@@ -60,6 +60,15 @@ fn spacing(key: &Key) -> Duration {
     match key {
         Key::Node(_) | Key::Rollout(_) => Duration::from_millis(100),
         Key::Cache(_) | Key::Secrets => Duration::from_secs(1),
+    }
+}
+
+/// Of nodes there are thousands. Who has edited an `ImageCache` looks at its status, and does not want to wait until all of
+/// them have been told. The Role for Secrets goes before the nodes that came with it, which it does only in their lane.
+fn lane(key: &Key) -> Lane {
+    match key {
+        Key::Node(_) | Key::Secrets => Lane::Many,
+        Key::Cache(_) | Key::Rollout(_) => Lane::Few,
     }
 }
 
@@ -145,7 +154,7 @@ async fn operate(
         writer: Writer { client: client.clone(), fence: fence.clone(), metrics: metrics.clone() },
         events,
         index: RwLock::new(index),
-        queue: Queue::new(spacing),
+        queue: Queue::new(Policy { spacing, lane }),
         is_working: AtomicBool::new(false),
         secrets_namespace: options.secrets_namespace.clone(),
     });

@@ -3,9 +3,12 @@
 //! Level-triggered: a key in it means "look again", however often it was added. One worker a key at a time; a key that
 //! is added while it is worked on comes up again. Two runs of one key are a minimum spacing apart. A key whose work
 //! fails comes up again after a capped, jittered, growing delay, which a success resets and a new change cuts short.
+//! Keys stand in two lanes that take turns, so that a few do not wait behind thousands.
+
+mod due;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     hash::Hash,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -20,6 +23,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::health::Pulse;
+pub(crate) use due::Lane;
+use due::{Due, Place};
 
 /// The first retry comes after this, up to twice as long with jitter.
 const FIRST_RETRY: Duration = Duration::from_millis(200);
@@ -46,21 +51,26 @@ pub(crate) struct Depth {
     pub oldest: Duration,
 }
 
+/// How keys are treated.
+pub(crate) struct Policy<K> {
+    /// How far apart two runs of a key are at least.
+    pub spacing: fn(&K) -> Duration,
+    /// With which others it waits.
+    pub lane: fn(&K) -> Lane,
+}
+
 /// A queue of keys, filled from anywhere and worked off by one [`Queue::run`].
 pub(crate) struct Queue<K> {
     state: Mutex<State<K>>,
     changed: Notify,
-    spacing: fn(&K) -> Duration,
 }
 
 struct State<K> {
     entries: HashMap<K, Entry>,
-    /// In order of time, then of arrival.
-    due: BTreeMap<Place, K>,
+    due: Due<K>,
     arrivals: u64,
+    policy: Policy<K>,
 }
-
-type Place = (Instant, u64);
 
 /// A key that waits, is worked on, or rests until its spacing is over and it can be forgotten.
 struct Entry {
@@ -73,10 +83,10 @@ struct Entry {
 }
 
 impl<K: Clone + Eq + Hash + Send + 'static> Queue<K> {
-    /// An empty queue. `spacing` is how far apart two runs of a key are at least.
-    pub fn new(spacing: fn(&K) -> Duration) -> Self {
-        let state = State { entries: HashMap::new(), due: BTreeMap::new(), arrivals: 0 };
-        Self { state: Mutex::new(state), changed: Notify::new(), spacing }
+    /// An empty queue.
+    pub fn new(policy: Policy<K>) -> Self {
+        let state = State { entries: HashMap::new(), due: Due::default(), arrivals: 0, policy };
+        Self { state: Mutex::new(state), changed: Notify::new() }
     }
 
     /// Has these keys looked at, now or as soon as their spacing allows.
@@ -118,7 +128,7 @@ impl<K: Clone + Eq + Hash + Send + 'static> Queue<K> {
                 let future = work(key.clone());
                 running.spawn(async move { (key, future.await) });
             }
-            let wake = if running.len() < limit { self.state().next() } else { None };
+            let wake = if running.len() < limit { self.state().due.next() } else { None };
             tokio::select! {
                 () = shutdown.cancelled() => break,
                 Some(ended) = running.join_next() => self.settle(ended),
@@ -142,7 +152,7 @@ impl<K: Clone + Eq + Hash + Send + 'static> Queue<K> {
     }
 
     fn take(&self) -> Option<K> {
-        self.state().take(Instant::now(), self.spacing)
+        self.state().take(Instant::now())
     }
 
     fn settle(&self, ended: Result<(K, Outcome), JoinError>) {
@@ -172,28 +182,24 @@ impl<K: Clone + Eq + Hash> State<K> {
     /// Gives the key a place, and gives up the one it had.
     fn put(&mut self, key: K, at: Instant) {
         self.arrivals += 1;
-        let place = (at, self.arrivals);
+        let (place, lane) = ((at, self.arrivals), (self.policy.lane)(&key));
         if let Some(entry) = self.entries.get_mut(&key)
             && let Some(former) = entry.place.replace(place)
         {
-            self.due.remove(&former);
+            self.due.remove(lane, former);
         }
-        self.due.insert(place, key);
-    }
-
-    fn next(&self) -> Option<Instant> {
-        self.due.first_key_value().map(|((at, _), _)| *at)
+        self.due.insert(lane, place, key);
     }
 
     /// The first key that is due. Keys that only rested are forgotten on the way.
-    fn take(&mut self, now: Instant, spacing: fn(&K) -> Duration) -> Option<K> {
-        while self.next().is_some_and(|at| at <= now) {
-            let (_, key) = self.due.pop_first()?;
+    fn take(&mut self, now: Instant) -> Option<K> {
+        while let Some(key) = self.due.pop(now) {
             match self.entries.get_mut(&key) {
                 Some(entry) if entry.wanted.is_some() => {
                     entry.wanted = None;
                     entry.place = None;
-                    entry.not_before = now + spacing(&key);
+                    entry.not_before = now + (self.policy.spacing)(&key);
+                    self.due.served((self.policy.lane)(&key));
                     return Some(key);
                 }
                 _ => self.entries.remove(&key),

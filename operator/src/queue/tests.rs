@@ -11,7 +11,15 @@ use super::*;
 type Log = Arc<Mutex<Vec<(u32, Instant)>>>;
 
 fn queue(spacing: fn(&u32) -> Duration) -> Arc<Queue<u32>> {
-    Arc::new(Queue::new(spacing))
+    Arc::new(Queue::new(Policy { spacing, lane }))
+}
+
+/// Keys from here on are few.
+const FEW: u32 = 1_000_000;
+
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn lane(key: &u32) -> Lane {
+    if *key < FEW { Lane::Many } else { Lane::Few }
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref)]
@@ -261,4 +269,36 @@ async fn the_depth_is_what_waits_and_for_how_long() {
     assert_eq!(queue.depth(), Depth { keys: 3, oldest: Duration::from_secs(7) });
     run_for(Duration::from_secs(1), &queue, done).await;
     assert_eq!(queue.depth(), Depth::default());
+}
+
+/// A status of an `ImageCache` is not to wait until thousands of nodes have been told, nor the other way round.
+#[tokio::test(start_paused = true)]
+async fn few_keys_do_not_wait_behind_many_nor_hold_them_up() {
+    let queue = queue(none);
+    queue.add(0..1_000);
+    queue.add(FEW..FEW + 3);
+    let order = |runs: Vec<(u32, Instant)>| runs.into_iter().map(|(key, _)| key).collect::<Vec<_>>();
+    let runs = order(run_for(Duration::from_secs(60), &queue, done).await);
+    assert_eq!((runs.len(), &runs[..8]), (1_003, &[FEW, 0, FEW + 1, 1, FEW + 2, 2, 3, 4][..]));
+    // Where more stand in the lane of the few, every other turn is still the other's.
+    queue.add(0..10);
+    queue.add(FEW..FEW + 100);
+    let runs = order(run_for(Duration::from_secs(60), &queue, done).await);
+    let last = runs.iter().rposition(|key| *key < FEW).unwrap();
+    assert!(runs.len() == 110 && last <= 20, "{runs:?}");
+}
+
+/// A thousand nodes that have just been told, and one that has to be told again, must not cost that one its turns.
+#[tokio::test(start_paused = true)]
+async fn keys_that_only_rest_take_no_turns() {
+    let queue = queue(second);
+    queue.add(0..100);
+    let told = run_for(Duration::from_millis(1), &queue, done).await;
+    assert_eq!(told.len(), 100);
+    queue.add([99]);
+    tokio::time::advance(Duration::from_secs(1)).await;
+    queue.add(FEW..FEW + 50);
+    let runs = run_for(Duration::from_millis(1), &queue, done).await;
+    let place = runs.iter().position(|(key, _)| *key == 99).unwrap();
+    assert!(runs.len() == 51 && place <= 1, "it was worked on after {place} others");
 }
