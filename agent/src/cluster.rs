@@ -37,9 +37,14 @@ const WRITE_INTERVAL: Duration = Duration::from_secs(2);
 /// How long work may go on before a status tells that it has begun: where it is over by then, one write does for both. When
 /// a thousand nodes are told something at the same time, it also spreads their writes.
 const BEGIN_PAUSE: Duration = Duration::from_secs(1);
-/// The longest, while all there is to tell is how far the pulls are. That is worth less than what it costs where a thousand
+/// The longest, while all there is to tell is how far the pulls are, and the API server has time. That is worth less than what it costs where a thousand
 /// nodes pull for minutes: each write is an object of tens of kilobytes, to the database and on to the operator.
 const MAX_PROGRESS_INTERVAL: Duration = Duration::from_secs(30);
+/// Where there is only progress to tell, the next pause is at least so many times what the API server took to answer: one
+/// that takes seconds has no time for what can wait.
+const BUSY_FACTOR: u32 = 20;
+/// The longest pause for that reason.
+const MAX_BUSY_INTERVAL: Duration = Duration::from_secs(120);
 /// The longest pause after writes that failed.
 const MAX_WRITE_PAUSE: Duration = Duration::from_secs(30);
 
@@ -136,8 +141,8 @@ pub async fn follow(
 }
 
 /// Writes reports into the status: only what differs from what is there, and at most every two seconds, but for the end of
-/// what was under way: others wait for that. Mere progress is written less and less often. Tells of what a status that was
-/// written changed, and of what the engine notices.
+/// what was under way: others wait for that. Mere progress is written less and less often, and less so still where the API
+/// server is busy. Tells of what a status that was written changed, and of what the engine notices.
 pub async fn write_status(
     client: Client,
     node: &str,
@@ -171,6 +176,7 @@ pub async fn write_status(
                 continue;
             }
             has_waited = false;
+            let asked = Instant::now();
             match write(&api, node, &next).await {
                 Ok(written) => {
                     pause = WRITE_INTERVAL;
@@ -178,12 +184,16 @@ pub async fn write_status(
                         events.tell_status(&before, &next);
                     }
                     answered = Some(written);
-                    let rested = rest(spread(progress_pause), &report, &mut reports).await;
+                    let progress = longer_if_busy(progress_pause, asked.elapsed());
+                    let rested = rest(spread(progress), &report, &mut reports).await;
                     progress_pause = next_pause(progress_pause, rested);
                 }
                 Err(error) => {
                     tracing::warn!(node, %error, "the status could not be written; trying again");
                     pause = (pause * 2).min(MAX_WRITE_PAUSE);
+                    if is_overload(&error) {
+                        progress_pause = MAX_PROGRESS_INTERVAL;
+                    }
                     sleep(spread(pause)).await;
                 }
             }
@@ -273,6 +283,16 @@ fn next_pause(last: Duration, rested: Rested) -> Duration {
         Rested::InProgress => (last * 2).min(MAX_PROGRESS_INTERVAL),
         Rested::WithNews => WRITE_INTERVAL,
     }
+}
+
+/// The pause after a write that took so long.
+fn longer_if_busy(pause: Duration, took: Duration) -> Duration {
+    pause.max((took * BUSY_FACTOR).min(MAX_BUSY_INTERVAL))
+}
+
+/// Whether the API server has turned a write away because it has more than it can take, or did not come to it in time.
+fn is_overload(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 429 || status.code >= 500)
 }
 
 /// Whether a report tells more than that pulls have come further: another specification is taken up, or more has failed.
@@ -407,6 +427,16 @@ mod tests {
             seconds.push(pause.as_secs());
         }
         assert_eq!(seconds, [4, 8, 16, 30, 30, 2]);
+    }
+
+    #[test]
+    fn an_api_server_that_is_slow_is_told_less_often() {
+        for (pause, took, expected) in
+            [(2, 20, 2_000), (2, 500, 10_000), (30, 500, 30_000), (30, 3_000, 60_000), (2, 40_000, 120_000)]
+        {
+            let found = longer_if_busy(Duration::from_secs(pause), Duration::from_millis(took));
+            assert_eq!(found, Duration::from_millis(expected), "{pause} s, {took} ms");
+        }
     }
 
     #[test]
