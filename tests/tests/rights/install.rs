@@ -49,7 +49,7 @@ fn overlays_and_samples_are_accepted_and_uninstalling_leaves_nothing() {
     let cluster = ControlPlane::start().unwrap();
     let count = || -> usize {
         let kinds = "crd,deploy,ds,sa,role,rolebinding,clusterrole,clusterrolebinding,validatingadmissionpolicy,\
-            validatingadmissionpolicybinding,priorityclass,pdb,secret";
+            validatingadmissionpolicybinding,priorityclass,flowschema,pdb,secret";
         let found = cluster.kubectl(&["get", kinds, "--all-namespaces", "-o", "name"]).unwrap().stdout;
         found.lines().filter(|name| name.contains("larder")).count()
     };

@@ -82,3 +82,34 @@ fn an_agent_under_another_nodes_name_gets_nowhere() {
     until("the refusal in its log", PATIENCE, || agent.log().ok()?.contains(why).then_some(())).unwrap();
     assert_eq!(installed.cluster.get(&["nic", "n2"]).unwrap()["status"]["agent"], Value::Null);
 }
+
+/// What else agents and operator write must not keep the operator from renewing its Lease.
+#[test]
+fn the_operators_lease_has_a_place_of_its_own_in_the_api_servers_queues() {
+    let installed = Installed::without_nodes();
+    let schema = installed.cluster.get(&["flowschema", "larder-operator-leader-election"]).unwrap();
+    let uid = schema["metadata"]["uid"].as_str().unwrap();
+    let operator = installed.operator();
+    // An answer says in a header by which FlowSchema its request was classified; kubectl shows headers at this level.
+    let is_in_it = |arguments: &[&str], object: &Value| {
+        let ran = operator.try_kubectl(&[arguments, &["-v=8"]].concat(), object);
+        let (_, after) = ran
+            .stderr
+            .to_lowercase()
+            .split_once("flowschema-uid")
+            .map(|(a, b)| (a.to_owned(), b.to_owned()))?;
+        Some(after.lines().next()?.contains(uid))
+    };
+    let leases = format!("/apis/coordination.k8s.io/v1/namespaces/{SYSTEM}/leases");
+    let lease = format!("{leases}/larder-operator");
+    let object = json!({
+        "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+        "metadata": {"name": "larder-operator", "namespace": SYSTEM},
+    });
+    let read: (&[&str], &Value) = (&["get", "--raw", &lease], &Value::Null);
+    until("the FlowSchema to be in force", PATIENCE, || is_in_it(read.0, read.1).filter(|is| *is)).unwrap();
+    assert_eq!(is_in_it(&["create", "--raw", &leases, "-f", "-"], &object), Some(true));
+    assert_eq!(is_in_it(&["replace", "--raw", &lease, "-f", "-"], &object), Some(true), "what renews it");
+    let others = ["get", "--raw", "/apis/larder.dev/v1alpha1/imagecaches"];
+    assert_eq!(is_in_it(&others, &Value::Null), Some(false), "only the Lease goes before all others");
+}

@@ -3,9 +3,10 @@
 use std::thread::sleep;
 use std::time::Duration;
 
+use anyhow::Context;
 use serde_json::json;
 
-use super::figures::Figures;
+use super::figures::{Figures, Writes};
 use super::recorder::Recorder;
 use super::shop;
 use super::sizes::Sizes;
@@ -49,10 +50,45 @@ impl Step {
         }
     }
 
+    /// How often a node may write its status in this step, if it took so many seconds; nothing where it is not told.
+    fn most_statuses(self, seconds: f64) -> Option<usize> {
+        match self {
+            Self::Apply | Self::Change => Some(most_statuses(seconds)),
+            // What is told needs no work, or none that a status would tell of.
+            Self::Start | Self::Share | Self::Unshare | Self::Delete => Some(1),
+            Self::Join | Self::Restart | Self::Rest => None,
+        }
+    }
+
     /// Whether it comes after one more node has joined.
     pub(super) fn is_after_join(self) -> bool {
         matches!(self, Self::Share | Self::Unshare | Self::Restart | Self::Rest | Self::Delete)
     }
+}
+
+/// The most writes of a node's status in work of so many seconds: one when it begins, one when it is over, and progress at
+/// growing intervals between (`agent/src/cluster.rs`: at least 1.5, 3, 6, 12, then 22.5 seconds, and what a write takes).
+fn most_statuses(seconds: f64) -> usize {
+    let (mut writes, mut pause, mut at) = (2, 2.0, 0.0);
+    loop {
+        at += pause;
+        if at > seconds {
+            return writes;
+        }
+        writes += 1;
+        pause = (pause * 2.0_f64).min(22.5);
+        pause = if writes == 3 { 3.0 } else { pause };
+    }
+}
+
+/// How many nodes wrote more than so many statuses, although no pull of theirs has failed since their agent came: a failure
+/// is told of at once, and what follows it more often again.
+fn hasty(world: &World, statuses: &Writes, limit: usize) -> anyhow::Result<usize> {
+    let mut hasty = 0;
+    for node in statuses.above(limit) {
+        hasty += usize::from(world.failed_pulls(node)? == 0);
+    }
+    Ok(hasty)
 }
 
 /// What a fleet cost.
@@ -64,6 +100,8 @@ pub(super) struct Course {
     pub(super) sizes: Sizes,
     /// Seconds that an answer of the operator's `/metrics` takes; the middle one of some.
     pub(super) metrics: f64,
+    /// Pulls that failed until all images were there, as the operator's `/metrics` has it.
+    pub(super) failed_pulls: String,
     /// Blobs in all stores, when all images are there.
     pub(super) blobs: usize,
 }
@@ -85,13 +123,21 @@ pub(super) fn run(world: World, images: usize, rest: u16) -> anyhow::Result<Cour
     let sizes = step("the objects' sizes", || Sizes::look(&walk.world.plane, "web"))?;
     let blobs = walk.world.blobs()?;
     let seconds = (0..5).map(|_| Ok(walk.world.metrics()?.1)).collect::<anyhow::Result<Vec<_>>>()?;
+    let failed_pulls = failed_pulls(&walk.world.metrics()?.0)?;
     names[CHANGED] = shop::push(&walk.world.registry, CHANGED, 2)?;
     walk.change(&names)?;
     walk.rest(rest)?;
     walk.go()?;
     walk.world.end()?;
     let metrics = measure::middle(seconds.into_iter());
-    Ok(Course { nodes, images, steps: walk.steps, sizes, metrics, blobs })
+    Ok(Course { nodes, images, steps: walk.steps, sizes, metrics, failed_pulls, blobs })
+}
+
+/// The counter of pulls that failed.
+fn failed_pulls(metrics: &str) -> anyhow::Result<String> {
+    let series = "larder_node_pulls_total{result=\"failed\"} ";
+    let value = metrics.lines().find_map(|line| line.strip_prefix(series));
+    value.map(str::to_owned).with_context(|| format!("/metrics has no {series}"))
 }
 
 /// A fleet on its way.
@@ -110,7 +156,12 @@ impl Walk {
         wait: impl FnOnce(&mut Recorder, &World) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
         let changed = (step == Step::Change).then(|| shop::repository(CHANGED));
-        let figures = self.recorder.record(&mut self.world, step.name(), changed.as_deref(), act, wait)?;
+        let mut figures =
+            self.recorder.record(&mut self.world, step.name(), changed.as_deref(), act, wait)?;
+        if let Some(limit) = step.most_statuses(figures.seconds) {
+            figures.limit = Some(limit);
+            figures.hasty = hasty(&self.world, &figures.statuses, limit)?;
+        }
         self.steps.push((step, figures));
         Ok(())
     }

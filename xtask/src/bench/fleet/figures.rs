@@ -1,14 +1,31 @@
 //! What one step of the course cost.
 
-/// Writes of one kind of object.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Writes {
+use std::collections::{BTreeMap, HashMap};
+
+/// Writes of one kind of object, by the objects' names.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Writes(pub(super) HashMap<String, usize>);
+
+impl Writes {
     /// All of them.
-    pub(super) all: usize,
+    pub(super) fn all(&self) -> usize {
+        self.0.values().sum()
+    }
+
     /// How many objects they were of.
-    pub(super) objects: usize,
+    pub(super) fn objects(&self) -> usize {
+        self.0.len()
+    }
+
     /// The most of one object.
-    pub(super) most: usize,
+    pub(super) fn most(&self) -> usize {
+        self.0.values().max().copied().unwrap_or_default()
+    }
+
+    /// The objects with more than so many.
+    pub(super) fn above(&self, limit: usize) -> impl Iterator<Item = &str> {
+        self.0.iter().filter(move |(_, writes)| **writes > limit).map(|(name, _)| name.as_str())
+    }
 }
 
 /// What one step of the course cost.
@@ -29,8 +46,12 @@ pub(super) struct Figures {
     pub(super) operator_events: usize,
     /// How often the operator ended, and was started anew.
     pub(super) restarts: usize,
-    /// Writes that the API server did not accept.
-    pub(super) refused: usize,
+    /// Writes that the API server did not accept: by who wanted what, and its answer.
+    pub(super) refused: BTreeMap<String, usize>,
+    /// The most statuses that a node was to write, where that was looked at.
+    pub(super) limit: Option<usize>,
+    /// Nodes that wrote more, although no pull of theirs had failed.
+    pub(super) hasty: usize,
     /// Requests for the image that changed, and for others.
     pub(super) registry: [usize; 2],
     /// The operator's CPU in seconds.
@@ -45,19 +66,32 @@ pub(super) struct Figures {
 impl Figures {
     /// All writes.
     pub(super) fn writes(&self) -> usize {
-        self.specs.all + self.statuses.all + self.cache_statuses + self.agent_events + self.operator_events
+        self.specs.all()
+            + self.statuses.all()
+            + self.cache_statuses
+            + self.agent_events
+            + self.operator_events
+    }
+
+    /// How many writes the API server did not accept.
+    pub(super) fn refused(&self) -> usize {
+        self.refused.values().sum()
     }
 
     /// In a line, while the course runs.
     pub(super) fn line(&self) -> String {
+        let refused: Vec<String> =
+            self.refused.iter().map(|(what, times)| format!("{what} ({times})")).collect();
+        let refused =
+            if refused.is_empty() { String::new() } else { format!("; refused: {}", refused.join(", ")) };
         format!(
             "{}: {:.1} s; writes: {} of specifications, {} of nodes' statuses (at most {} of one), {} of ImageCaches', {} events; \
-             operator {:.2} s CPU, {:.0} MiB",
+             operator {:.2} s CPU, {:.0} MiB{refused}",
             self.name,
             self.seconds,
-            self.specs.all,
-            self.statuses.all,
-            self.statuses.most,
+            self.specs.all(),
+            self.statuses.all(),
+            self.statuses.most(),
             self.cache_statuses,
             self.agent_events + self.operator_events,
             self.cpu,

@@ -1,6 +1,6 @@
 //! What API server and registry were asked, from one moment to another.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -61,11 +61,13 @@ impl Recorder {
             told: self.told(),
             specs: self.writes(OPERATOR, "nodeimagecaches", ""),
             statuses: self.writes(AGENT, "nodeimagecaches", "status"),
-            cache_statuses: self.writes(OPERATOR, "imagecaches", "status").all,
-            agent_events: self.writes(AGENT, "events", "").all,
-            operator_events: self.writes(OPERATOR, "events", "").all,
+            cache_statuses: self.writes(OPERATOR, "imagecaches", "status").all(),
+            agent_events: self.writes(AGENT, "events", "").all(),
+            operator_events: self.writes(OPERATOR, "events", "").all(),
             restarts: self.restarts,
-            refused: self.requests.iter().filter(|request| request.code >= 400).count(),
+            refused: self.refused(),
+            limit: None,
+            hasty: 0,
             registry: fetched(&world.registry.requests_since(mark)?, changed),
             cpu: operator.cpu()? - cpu_before,
             peak: operator.peak()?,
@@ -79,7 +81,7 @@ impl Recorder {
     /// Waits until so many nodes' agents have written a status in this step.
     pub(super) fn wait_for_agents(&mut self, world: &World, nodes: usize) -> anyhow::Result<()> {
         self.wait_until(world, "all agents to write a status", |recorder| {
-            recorder.writes(AGENT, "nodeimagecaches", "status").objects >= nodes
+            recorder.writes(AGENT, "nodeimagecaches", "status").objects() >= nodes
         })
     }
 
@@ -152,17 +154,25 @@ impl Recorder {
         })
     }
 
+    /// Writes that were not accepted, by who wanted what, and the answer.
+    fn refused(&self) -> BTreeMap<String, usize> {
+        let mut refused = BTreeMap::new();
+        for request in self.requests.iter().filter(|request| request.code >= 400) {
+            let who = request.user.rsplit(':').next().unwrap_or_default();
+            let part = if request.subresource.is_empty() { "" } else { "/" };
+            let ApiRequest { verb, resource, subresource, code, .. } = request;
+            *refused.entry(format!("{who}: {verb} {resource}{part}{subresource}: {code}")).or_default() += 1;
+        }
+        refused
+    }
+
     fn writes(&self, user: &str, resource: &str, subresource: &str) -> Writes {
-        let mut by_name: HashMap<&str, usize> = HashMap::new();
+        let mut by_name: HashMap<String, usize> = HashMap::new();
         // What was refused has not been written, and is counted by itself.
         for request in self.of(user, resource, subresource).filter(|request| request.code < 400) {
-            *by_name.entry(&request.name).or_default() += 1;
+            *by_name.entry(request.name.clone()).or_default() += 1;
         }
-        Writes {
-            all: by_name.values().sum(),
-            objects: by_name.len(),
-            most: by_name.values().max().copied().unwrap_or_default(),
-        }
+        Writes(by_name)
     }
 
     /// Seconds from when the API server was asked to change something until the operator had told the last node.

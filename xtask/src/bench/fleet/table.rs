@@ -18,13 +18,13 @@ pub(super) fn print(course: &Course) {
             step.name,
             step.seconds,
             step.told.map_or_else(|| "-".to_owned(), |told| format!("{told:.1}")),
-            step.specs.all,
-            step.statuses.all,
-            step.statuses.most,
+            step.specs.all(),
+            step.statuses.all(),
+            step.statuses.most(),
             step.cache_statuses,
             step.agent_events,
             step.operator_events,
-            step.refused,
+            step.refused(),
             step.restarts,
             step.registry[0],
             step.registry[1],
@@ -34,7 +34,8 @@ pub(super) fn print(course: &Course) {
             step.apiserver,
         );
     }
-    println!("\nan answer of /metrics: {:.1} ms", course.metrics * 1e3);
+    println!("\npulls that failed, and were tried again: {}", course.failed_pulls);
+    println!("an answer of /metrics: {:.1} ms", course.metrics * 1e3);
 }
 
 /// Prints how large the objects are.

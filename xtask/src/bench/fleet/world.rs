@@ -178,6 +178,12 @@ impl World {
         Some(values.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum())
     }
 
+    /// How many pulls have failed on a node since its agent was started.
+    pub(super) fn failed_pulls(&self, node: &str) -> anyhow::Result<u64> {
+        let cache = self.plane.get(&["nodeimagecache", node])?;
+        Ok(cache["status"]["pulls"]["failures"].as_u64().unwrap_or_default())
+    }
+
     /// The operator's metrics, and the seconds that the answer took.
     pub(super) fn metrics(&self) -> anyhow::Result<(String, f64)> {
         let start = Instant::now();
