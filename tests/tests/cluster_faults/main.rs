@@ -14,10 +14,9 @@ fn tried(args: &[&str]) -> String {
 
 #[test]
 fn whatever_fails_in_the_control_plane_all_is_well_in_the_end_and_no_status_lies() {
-    let told = tried(&["--rounds", "12", "--deliveries", "0", "--away", "13"]);
-    // What it says that it did, it did: one round of each fault, and nearly every fault came about. An operator's reconcile may
-    // have taken fewer writes than the one at which it was to be killed.
-    assert!(told.contains("\n| all | 12 | "), "{told}");
+    let told = tried(&["--rounds", "13", "--deliveries", "0", "--away", "16"]);
+    // One round of each fault. Those that can fail to come about did: kills, cut watches, a Lease that was lost.
+    assert!(told.contains("\n| all | 13 | 13 | "), "{told}");
 }
 
 #[test]

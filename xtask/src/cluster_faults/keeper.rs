@@ -47,6 +47,11 @@ impl Keeper {
         program.kill();
     }
 
+    /// Whether all programs run.
+    pub fn all_run(&self) -> bool {
+        self.shared.kept().iter().all(|program| program.exit_status().is_none())
+    }
+
     /// How many programs had to be started again so far.
     pub fn restarts(&self) -> u64 {
         self.shared.restarts.load(Ordering::SeqCst)

@@ -3,6 +3,7 @@
 
 mod containerd;
 mod keeper;
+mod kills;
 mod plane;
 mod round;
 mod scene;
@@ -11,6 +12,7 @@ mod table;
 mod witness;
 mod writes;
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -36,8 +38,8 @@ pub struct Options {
     /// How many deliveries during which containerd is killed: at each kind of call, before and after. Needs root.
     #[arg(long, default_value_t = 60)]
     deliveries: usize,
-    /// For how many seconds the API server is away where it is away for long.
-    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(11..=600))]
+    /// For how many seconds the API server is away where it is away for long: a Lease holds for 15.
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(16..=600))]
     away: u64,
     /// Where the random choices start; one is drawn and printed otherwise.
     #[arg(long)]
@@ -91,18 +93,23 @@ fn rounds(options: &Options, seed: u64) -> anyhow::Result<()> {
     for (place, scene) in scenes.iter().enumerate() {
         let share = options.rounds / scenes.len() + usize::from(place < options.rounds % scenes.len());
         stage.operate(scene.operators)?;
-        let mut row = Row::new(scene.name);
+        // A row for each step at which it strikes, where there are several.
+        let mut by_step: BTreeMap<Option<&str>, Row> = BTreeMap::new();
         for turn in 0..share {
             let number = place * 1_000 + turn;
             let mut random = Rng::with_seed(seed ^ (number as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15));
             let before = stage.keeper.restarts();
-            let played = one(&stage, scene, number, &witness, &mut random, &mut row);
-            row.restarts += stage.keeper.restarts() - before;
-            played.with_context(|| {
-                format!("round {turn} of “{}”, seed {seed}\n{}", scene.name, stage.logs())
+            // A short run meets other steps each time, and not the same with each fault.
+            let turn = usize::try_from(seed % 1_000)? + place + turn;
+            let played = one(&stage, scene, (number, turn), &witness, &mut random).with_context(|| {
+                format!("round {number} of “{}”, seed {seed}\n{}", scene.name, stage.logs())
             })?;
+            let name = || played.step.map_or(scene.name.to_owned(), |step| format!("{}: {step}", scene.name));
+            let row = by_step.entry(played.step).or_insert_with(|| Row::new(&name()));
+            row.round(played.times, played.until_well);
+            row.restarts += stage.keeper.restarts() - before;
         }
-        if share > 0 {
+        for row in by_step.into_values() {
             println!("  {row}");
             rows.push(row);
         }
@@ -116,17 +123,25 @@ fn rounds(options: &Options, seed: u64) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What came of a round.
+struct Played {
+    /// At which step the fault came, where there are several.
+    step: Option<&'static str>,
+    /// How often it came about.
+    times: u64,
+    until_well: Duration,
+}
+
 fn one(
     stage: &Stage,
     scene: &Scene,
-    number: usize,
+    (number, turn): (usize, usize),
     witness: &Witness,
     random: &mut Rng,
-    row: &mut Row,
-) -> anyhow::Result<()> {
-    let round = Round::new(stage, number)?;
+) -> anyhow::Result<Played> {
+    let round = Round::new(stage, number, turn)?;
     witness.know(&round.images);
-    let struck = (scene.strike)(stage, &round, random)?;
+    let mut struck = (scene.strike)(stage, &round, random)?;
     let over = Instant::now();
     if scene.lasts {
         stage.ready()?;
@@ -134,11 +149,15 @@ fn one(
         stage.calm()?;
     }
     round.converge(stage, LIMIT)?;
-    row.round(struck.count(), over.elapsed());
+    let converged = over.elapsed();
     stage.calm()?;
+    let (deleted, waited) = (Instant::now(), struck.before_deletion(stage));
     round.remove(stage)?;
+    let until_well = if waited { deleted.elapsed() } else { converged };
+    stage.calm()?;
+    stage.all_run()?;
     if let Some(lie) = witness.seen().lies.first() {
         bail!("a status said more than was true: {lie}");
     }
-    Ok(())
+    Ok(Played { step: struck.step(), times: struck.count(), until_well })
 }

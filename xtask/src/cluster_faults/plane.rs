@@ -18,10 +18,11 @@ pub fn away_shortly(stage: &Stage, round: &Round, random: &mut Rng) -> anyhow::R
     away(stage, round, random, |random| Duration::from_millis(random.u64(1_000..5_000)))
 }
 
-/// The API server is killed, and is away for longer than any Lease holds.
+/// The API server is killed, and is away for longer than a Lease holds. A leader that goes on is an error.
 pub fn away_long(stage: &Stage, round: &Round, random: &mut Rng) -> anyhow::Result<Struck> {
-    let away_for = stage.away;
-    away(stage, round, random, |_| away_for)
+    let (away_for, before) = (stage.away, stage.keeper.restarts());
+    away(stage, round, random, |_| away_for)?;
+    stage.gave_up(before).map(Struck::times)
 }
 
 fn away(
@@ -40,12 +41,29 @@ fn away(
     Ok(Struck::yes())
 }
 
-/// The API server is there, and answers nobody.
+/// The API server is there, and answers nobody for some seconds.
 pub fn hangs(stage: &Stage, round: &Round, random: &mut Rng) -> anyhow::Result<Struck> {
+    hang(stage, round, random, |random| Duration::from_millis(random.u64(2_000..8_000)))
+}
+
+/// It answers nobody for longer than a Lease holds, and by default than the operator waits for an answer. A leader that goes
+/// on is an error.
+pub fn hangs_long(stage: &Stage, round: &Round, random: &mut Rng) -> anyhow::Result<Struck> {
+    let (hangs_for, before) = (stage.away, stage.keeper.restarts());
+    hang(stage, round, random, |_| hangs_for)?;
+    stage.gave_up(before).map(Struck::times)
+}
+
+fn hang(
+    stage: &Stage,
+    round: &Round,
+    random: &mut Rng,
+    span: impl Fn(&mut Rng) -> Duration,
+) -> anyhow::Result<Struck> {
     round.ask_for_one(stage)?;
     nap(random, 800);
     stage.plane.apiserver().signal(Signal::STOP)?;
-    std::thread::sleep(Duration::from_millis(random.u64(2_000..8_000)));
+    std::thread::sleep(span(random));
     stage.plane.apiserver().signal(Signal::CONT)?;
     stage.ready()?;
     round.ask_for_all(stage)?;

@@ -18,6 +18,8 @@ pub struct Round {
     pub name: String,
     /// Where it is in the API.
     pub path: String,
+    /// Of the rounds of one fault, which this is; a seed says where they begin.
+    pub turn: usize,
     /// By their names.
     pub images: BTreeMap<String, Image>,
     mark: Mark,
@@ -25,7 +27,7 @@ pub struct Round {
 
 impl Round {
     /// Pushes images that nobody has seen before. They share a layer.
-    pub fn new(stage: &Stage, number: usize) -> anyhow::Result<Self> {
+    pub fn new(stage: &Stage, number: usize, turn: usize) -> anyhow::Result<Self> {
         let name = format!("round-{number}");
         let seed = fastrand::u64(..);
         let mut images = BTreeMap::new();
@@ -40,7 +42,7 @@ impl Round {
             images.insert(pushed.name, image);
         }
         let path = format!("/apis/larder.dev/v1alpha1/imagecaches/{name}");
-        Ok(Self { name, path, images, mark: stage.registry.mark()? })
+        Ok(Self { name, path, turn, images, mark: stage.registry.mark()? })
     }
 
     /// Asks for the first image alone.
@@ -51,6 +53,12 @@ impl Round {
     /// Asks for all images.
     pub fn ask_for_all(&self, stage: &Stage) -> anyhow::Result<()> {
         self.apply(stage, self.images.len())
+    }
+
+    /// Waits until the first image is ready on all nodes.
+    pub fn one_is_ready(&self, stage: &Stage) -> anyhow::Result<()> {
+        let is_it = || stage.api.get(&self.path).ok().flatten().filter(is_ready).map(drop);
+        Ok(until("the first image to be ready", PATIENCE, is_it)?)
     }
 
     /// As kubectl would, which fails when the API server is away; so again until it works.

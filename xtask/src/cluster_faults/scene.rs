@@ -5,9 +5,10 @@ use std::time::Duration;
 use fastrand::Rng;
 use larder_tests::proxy::Hits;
 
+use super::kills::Waiting;
 use super::round::Round;
 use super::stage::{Operators, Stage};
-use super::{plane, writes};
+use super::{kills, plane, writes};
 
 /// A fault, from the first `apply` of a round to the last.
 #[derive(Clone, Copy)]
@@ -23,6 +24,9 @@ pub struct Scene {
 pub struct Struck {
     known: u64,
     later: Vec<Hits>,
+    /// At which step, where there is a choice.
+    at: Option<&'static str>,
+    deletion: Option<Waiting>,
 }
 
 impl Struck {
@@ -31,12 +35,33 @@ impl Struck {
     }
 
     pub fn times(known: u64) -> Self {
-        Self { known, later: Vec::new() }
+        Self { known, later: Vec::new(), at: None, deletion: None }
     }
 
     /// What these rules have done by the time at which somebody asks.
     pub fn later(later: Vec<Hits>) -> Self {
-        Self { known: 0, later }
+        Self { later, ..Self::times(0) }
+    }
+
+    /// At this step.
+    pub fn at(self, step: &'static str) -> Self {
+        Self { at: Some(step), ..self }
+    }
+
+    /// Once the `ImageCache` is deleted, and not before.
+    pub fn with_deletion(self, waiting: Waiting) -> Self {
+        Self { deletion: Some(waiting), ..self }
+    }
+
+    /// The `ImageCache` is about to be deleted. Gives whether the fault waited for that.
+    pub fn before_deletion(&mut self, stage: &Stage) -> bool {
+        let Some(waiting) = self.deletion.take() else { return false };
+        self.later.extend(waiting.arm(stage));
+        true
+    }
+
+    pub fn step(&self) -> Option<&'static str> {
+        self.at
     }
 
     pub fn count(&self) -> u64 {
@@ -65,11 +90,18 @@ pub const SCENES: &[Scene] = &[
     scene("watch compacted", Operators::Alone, plane::compacted),
     scene("others write the same objects", Operators::Alone, writes::others_write),
     scene("writes and answers lost", Operators::Alone, writes::answers_lost),
-    lasting(scene("operator killed before a write", Operators::Alone, writes::killed_before)),
-    lasting(scene("operator killed after a write", Operators::Alone, writes::killed_after)),
+    lasting(scene("operator killed before a write", Operators::Alone, |stage, round, _| {
+        kills::before(stage, round)
+    })),
+    lasting(scene("operator killed after a write", Operators::Alone, |stage, round, _| {
+        kills::after(stage, round)
+    })),
     scene("two operators, unaware of each other", Operators::Rivals, writes::rivals),
-    lasting(scene("leader killed after a write", Operators::Elected, writes::killed_after)),
+    lasting(scene("leader killed after a write", Operators::Elected, |stage, round, _| {
+        kills::after(stage, round)
+    })),
     scene("API server away longer than a Lease", Operators::Elected, plane::away_long),
+    scene("API server hangs longer than a Lease", Operators::Elected, plane::hangs_long),
 ];
 
 /// A moment by chance.

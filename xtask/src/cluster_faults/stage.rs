@@ -157,6 +157,17 @@ impl Stage {
         Ok(until("the API server to answer", PATIENCE, answers)?)
     }
 
+    /// Waits until a leader that could not renew its Lease has ended, and been started again.
+    pub fn gave_up(&self, before: u64) -> anyhow::Result<u64> {
+        let restarts = || Some(self.keeper.restarts() - before).filter(|restarts| *restarts > 0);
+        Ok(until("the leader to have ended", PATIENCE, restarts)?)
+    }
+
+    /// Waits until every program that has ended has been started again.
+    pub fn all_run(&self) -> anyhow::Result<()> {
+        Ok(until("all programs to run", PATIENCE, || self.keeper.all_run().then_some(()))?)
+    }
+
     /// The layer store of a node.
     pub fn store(&self, node: &str) -> PathBuf {
         store(self.scratch.path(), node)

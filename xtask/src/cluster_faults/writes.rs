@@ -1,12 +1,11 @@
-//! Writes that meet others, get lost, or are the last thing that an operator does.
+//! Writes that meet others, or get lost.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use larder_tests::api::Change;
-use larder_tests::{Fault, Hook, Moment, Rule};
+use larder_tests::{Fault, Rule};
 use serde_json::json;
 
 use super::round::Round;
@@ -60,41 +59,6 @@ pub fn answers_lost(stage: &Stage, round: &Round, random: &mut Rng) -> anyhow::R
     round.ask_for_all(stage)?;
     std::thread::sleep(SPAN / 2);
     Ok(Struck::times(hits.iter().map(larder_tests::proxy::Hits::count).sum()))
-}
-
-/// The operator that writes is killed at a write, before it has arrived.
-pub fn killed_before(stage: &Stage, round: &Round, random: &mut Rng) -> anyhow::Result<Struck> {
-    killed(stage, round, random, Moment::Before)
-}
-
-/// The operator that writes is killed at a write that has arrived, and has not been answered.
-pub fn killed_after(stage: &Stage, round: &Round, random: &mut Rng) -> anyhow::Result<Struck> {
-    killed(stage, round, random, Moment::After)
-}
-
-/// At one of the first writes that a round takes: three nodes' objects twice, statuses, events.
-fn killed(stage: &Stage, round: &Round, random: &mut Rng, moment: Moment) -> anyhow::Result<Struck> {
-    let (number, writes) = (random.u64(..12), Arc::new(AtomicU64::new(0)));
-    let mut hits = Vec::new();
-    for (place, operator) in stage.operators.iter().enumerate() {
-        let Some(killer) = stage.killer(place) else { continue };
-        let writes = Arc::clone(&writes);
-        let rule = Rule::any("").when(move |request| {
-            let is_write = request.method != "GET" && !request.uri.path().contains("/leases");
-            is_write && writes.fetch_add(1, Ordering::SeqCst) == number
-        });
-        let kill = Hook::new(move || killer.kill());
-        let rule = match moment {
-            Moment::Before => rule.then(Fault::Call(kill)).then(Fault::HangUp),
-            Moment::After => rule.then(Fault::CallAfter(kill)).then(Fault::HangUpAfter),
-        };
-        hits.push(operator.proxy.add(rule));
-    }
-    round.ask_for_one(stage)?;
-    nap(random, 1_500);
-    round.ask_for_all(stage)?;
-    // Taken away by the end of the round, in which the last writes come.
-    Ok(Struck::later(hits))
 }
 
 /// Two operators that do not know of each other, one of which is killed.
