@@ -92,7 +92,7 @@ fn rounds(options: &Options, seed: u64) -> anyhow::Result<()> {
     // All rounds of a fault one after another, since some need operators of their own.
     for (place, scene) in scenes.iter().enumerate() {
         let share = options.rounds / scenes.len() + usize::from(place < options.rounds % scenes.len());
-        stage.operate(scene.operators)?;
+        stage.operate(scene.operators, scene.workers)?;
         // A row for each step at which it strikes, where there are several.
         let mut by_step: BTreeMap<Option<&str>, Row> = BTreeMap::new();
         for turn in 0..share {

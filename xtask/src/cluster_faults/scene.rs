@@ -15,6 +15,8 @@ use super::{kills, plane, writes};
 pub struct Scene {
     pub name: &'static str,
     pub operators: Operators,
+    /// How many objects an operator writes at a time.
+    pub workers: u16,
     /// Whether the fault lasts until the round has converged.
     pub lasts: bool,
     pub strike: fn(&Stage, &Round, &mut Rng) -> anyhow::Result<Struck>,
@@ -74,11 +76,12 @@ const fn scene(
     operators: Operators,
     strike: fn(&Stage, &Round, &mut Rng) -> anyhow::Result<Struck>,
 ) -> Scene {
-    Scene { name, operators, lasts: false, strike }
+    Scene { name, operators, workers: 16, lasts: false, strike }
 }
 
-const fn lasting(scene: Scene) -> Scene {
-    Scene { lasts: true, ..scene }
+/// At one of the writes, of which the operators do one after another: what comes after it has not been begun.
+const fn at_a_write(scene: Scene) -> Scene {
+    Scene { workers: 1, lasts: true, ..scene }
 }
 
 /// Scenes with the same operators stand together: it takes a while until others lead.
@@ -90,14 +93,14 @@ pub const SCENES: &[Scene] = &[
     scene("watch compacted", Operators::Alone, plane::compacted),
     scene("others write the same objects", Operators::Alone, writes::others_write),
     scene("writes and answers lost", Operators::Alone, writes::answers_lost),
-    lasting(scene("operator killed before a write", Operators::Alone, |stage, round, _| {
+    at_a_write(scene("operator killed before a write", Operators::Alone, |stage, round, _| {
         kills::before(stage, round)
     })),
-    lasting(scene("operator killed after a write", Operators::Alone, |stage, round, _| {
+    at_a_write(scene("operator killed after a write", Operators::Alone, |stage, round, _| {
         kills::after(stage, round)
     })),
     scene("two operators, unaware of each other", Operators::Rivals, writes::rivals),
-    lasting(scene("leader killed after a write", Operators::Elected, |stage, round, _| {
+    at_a_write(scene("leader killed after a write", Operators::Elected, |stage, round, _| {
         kills::after(stage, round)
     })),
     scene("API server away longer than a Lease", Operators::Elected, plane::away_long),

@@ -43,7 +43,7 @@ pub struct Operator {
 pub struct Stage {
     pub keeper: Keeper,
     pub operators: Vec<Operator>,
-    standing: Operators,
+    standing: (Operators, u16),
     agents: Vec<Arc<Program>>,
     /// The agents' API server.
     pub agents_proxy: Proxy,
@@ -82,7 +82,7 @@ impl Stage {
         let mut stage = Self {
             keeper,
             operators: Vec::new(),
-            standing: Operators::Alone,
+            standing: (Operators::Alone, 16),
             agents,
             agents_proxy,
             operator_proxies,
@@ -92,23 +92,24 @@ impl Stage {
             plane,
             scratch,
         };
-        stage.start_operators(Operators::Alone)?;
+        let (operators, workers) = stage.standing;
+        stage.start_operators(operators, workers)?;
         Ok(stage)
     }
 
-    /// Has these operators work from now on, anew where there were others.
-    pub fn operate(&mut self, operators: Operators) -> anyhow::Result<()> {
-        if operators != self.standing || operators == Operators::Rivals {
-            self.start_operators(operators)?;
+    /// Has these operators work from now on, anew where there were others. Each writes so many objects at a time.
+    pub fn operate(&mut self, operators: Operators, workers: u16) -> anyhow::Result<()> {
+        if (operators, workers) != self.standing || operators == Operators::Rivals {
+            self.start_operators(operators, workers)?;
         }
         Ok(())
     }
 
-    fn start_operators(&mut self, operators: Operators) -> anyhow::Result<()> {
+    fn start_operators(&mut self, operators: Operators, workers: u16) -> anyhow::Result<()> {
         for operator in self.operators.drain(..) {
             self.keeper.end(&operator.program);
         }
-        self.standing = operators;
+        self.standing = (operators, workers);
         // Whoever led has been killed: its Lease would be respected for a quarter of a minute.
         let lease = format!("/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/larder-operator");
         self.api.change(&lease, Change::Delete)?;
@@ -121,7 +122,11 @@ impl Stage {
                 Operators::Elected => &["--leader-election-namespace", NAMESPACE],
                 Operators::Alone | Operators::Rivals => &["--leader-elect=false"],
             };
-            let program = Arc::new(larder::operator(&kubeconfig, &folder)?.args(election));
+            let program = Arc::new(
+                larder::operator(&kubeconfig, &folder)?
+                    .args(election)
+                    .args(["--workers", &workers.to_string()]),
+            );
             program.start()?;
             self.keeper.keep(&program);
             self.operators.push(Operator { program, proxy: Arc::clone(proxy) });
