@@ -52,7 +52,7 @@ impl Body {
             Ok(None) => None,
             Err(_) => Some(Err(RegistryError::Unreachable {
                 registry: registry.to_owned(),
-                cause: format!("only {} bytes came in {} seconds", self.bytes, self.limit.as_secs_f64()),
+                cause: format!("only {} bytes came in {} s", self.bytes, self.limit.as_secs_f64()),
             })),
         }
     }
@@ -98,7 +98,7 @@ mod tests {
         assert_eq!(read(body(limit, &[(tick, 10)])).await, Ok(10));
         assert_eq!(read(body(limit, &[(tick, 26); 30])).await, Ok(780));
         let error = read(body(limit, &vec![(tick, 1); 1000])).await.unwrap_err();
-        assert!(error.contains("bytes came in 0.2 seconds"), "{error}");
+        assert!(error.contains("bytes came in 0.2 s"), "{error}");
         let error = read(body(limit, &[(tick, 100), (Duration::from_secs(3600), 100)])).await.unwrap_err();
         assert!(error.contains("only 0 bytes"), "{error}");
     }
