@@ -32,8 +32,11 @@ pub struct InvalidName {
     why: String,
 }
 
-/// The longest text that is looked at: docker's limit for a name (255), a tag (128), a digest (135) and separators.
+/// The longest name, as it is given and in its canonical form: docker's limit for a repository (255), a tag (128), a digest
+/// (135) and separators. What is longer in its canonical form could be written down, and not be read again.
 const MAX_LENGTH: usize = 255 + 1 + 128 + 1 + 135;
+/// The longest digest, of sha512, and what it is set apart with.
+const DIGEST_ROOM: usize = 1 + 135;
 
 /// The registry of names that name none.
 const DOCKER_HUB: &str = "docker.io";
@@ -151,6 +154,11 @@ impl ImageName {
             canonical.push('@');
             canonical.push_str(digest.as_str());
         }
+        // Any name may become one of its repository and a digest ([`ImageName::untagged`]).
+        let length = canonical.len().max(repository_end + DIGEST_ROOM);
+        if length > MAX_LENGTH {
+            return Err(too_long(length));
+        }
         Ok(Self { canonical, registry_end, repository_end, tag, digest })
     }
 }
@@ -161,14 +169,15 @@ impl FromStr for ImageName {
     fn from_str(text: &str) -> Result<Self, InvalidName> {
         let invalid = |why: String| InvalidName { text: text.chars().take(128).collect(), why };
         if text.len() > MAX_LENGTH {
-            return Err(invalid(format!(
-                "it has {} characters, {MAX_LENGTH} at most are allowed",
-                text.len()
-            )));
+            return Err(invalid(too_long(text.len())));
         }
         let parts = grammar::parse(text).ok_or_else(|| invalid(explain(text).to_owned()))?;
         Self::from_parts(&parts).map_err(invalid)
     }
+}
+
+fn too_long(length: usize) -> String {
+    format!("with registry and tag or digest it has {length} characters, {MAX_LENGTH} at most are allowed")
 }
 
 /// Which rule was broken: "invalid reference format" helps nobody.
@@ -300,6 +309,35 @@ mod tests {
         assert_eq!(nameless, name(nameless.as_str()));
         assert_eq!((nameless.registry(), nameless.repository()), ("larder.invalid", "none"));
         assert!(nameless.is_nameless() && !untagged.is_nameless());
+    }
+
+    /// Found by fuzzing: a host is not limited by the grammar, and `:latest` is implied.
+    #[test]
+    fn what_is_taken_can_be_read_again_however_long_it_is() {
+        let sha512: Digest = format!("sha512:{}", "a".repeat(128)).parse().unwrap();
+        let taken = |host: usize, rest: &str| {
+            let parsed = format!("{}.io/{rest}", "h".repeat(host)).parse::<ImageName>().ok()?;
+            assert_eq!(parsed.as_str().parse::<ImageName>().unwrap(), parsed);
+            let untagged = parsed.untagged(&sha512);
+            assert_eq!(untagged.as_str().parse::<ImageName>().unwrap(), untagged);
+            Some(parsed.as_str().len())
+        };
+        let long = "r".repeat(200);
+        let rests = [
+            long.clone(),
+            format!("{long}:v1"),
+            format!("{long}:{}", "t".repeat(128)),
+            format!("{long}@{sha512}"),
+        ];
+        for rest in rests {
+            let lengths: Vec<usize> = (1..400).filter_map(|host| taken(host, &rest)).collect();
+            assert!(
+                lengths.len() > 100 && lengths.iter().all(|length| *length <= MAX_LENGTH),
+                "{rest}: {lengths:?}"
+            );
+        }
+        let error = format!("{}.io/{long}", "h".repeat(310)).parse::<ImageName>().unwrap_err().to_string();
+        assert!(error.contains("with registry and tag or digest it has 650 characters"), "{error}");
     }
 
     proptest! {

@@ -24,7 +24,7 @@ const FLAGS: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer
      -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
      -Cllvm-args=-sanitizer-coverage-trace-compares -Clink-dead-code -Ccodegen-units=1";
 /// What an input may take: MiB, and seconds on a busy machine.
-const LIMITS: [&str; 3] = ["-rss_limit_mb=1024", "-timeout=20", "-max_len=16384"];
+const LIMITS: [&str; 3] = ["-rss_limit_mb=1024", "-timeout=60", "-max_len=16384"];
 /// What a target may take beyond its time: reading its corpus, and the last input.
 const GRACE: Duration = Duration::from_secs(120);
 
