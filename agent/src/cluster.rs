@@ -40,10 +40,10 @@ const BEGIN_PAUSE: Duration = Duration::from_secs(1);
 /// The longest, while all there is to tell is how far the pulls are, and the API server has time. That is worth less than what it costs where a thousand
 /// nodes pull for minutes: each write is an object of tens of kilobytes, to the database and on to the operator.
 const MAX_PROGRESS_INTERVAL: Duration = Duration::from_secs(30);
-/// Where there is only progress to tell, the next pause is at least so many times what the API server took to answer: one
-/// that takes seconds has no time for what can wait.
+/// Where there is only progress to tell, the next pause is at least so many times what the API server took to answer, give or
+/// take a quarter: one that takes seconds has no time for what can wait.
 const BUSY_FACTOR: u32 = 20;
-/// The longest pause for that reason.
+/// The longest pause for that reason, give or take a quarter.
 const MAX_BUSY_INTERVAL: Duration = Duration::from_secs(120);
 /// The longest pause after writes that failed.
 const MAX_WRITE_PAUSE: Duration = Duration::from_secs(30);

@@ -262,7 +262,7 @@ impl Node {
         gone.with_context(|| format!("left are {left:?}"))
     }
 
-    /// What containerd still has of an image: names, blobs, half-written blobs, leases, half-unpacked layers.
+    /// What containerd still has of an image: names, blobs, half-written blobs, leases.
     fn leftovers(&self, name: &str, image: &Image) -> anyhow::Result<Vec<String>> {
         let first = |args: &[&str]| -> anyhow::Result<Vec<String>> {
             let listed = self.containerd.ctr(args)?;

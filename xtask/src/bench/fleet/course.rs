@@ -67,7 +67,7 @@ impl Step {
 }
 
 /// The most writes of a node's status in work of so many seconds: one when it begins, one when it is over, and progress at
-/// growing intervals between (`agent/src/cluster.rs`: at least 1.5, 3, 6, 12, then 22.5 seconds, and what a write takes).
+/// growing intervals between (`agent/src/cluster.rs`: at least 2, 3, 6, 12, then 22.5 seconds, and what a write takes).
 fn most_statuses(seconds: f64) -> usize {
     let (mut writes, mut pause, mut at) = (2, 2.0, 0.0);
     loop {
