@@ -13,61 +13,72 @@ use super::round::Round;
 use super::scene::{Struck, nap};
 use super::stage::Stage;
 
+/// How the API server goes away, and comes back.
+#[derive(Clone, Copy)]
+enum Away {
+    /// It is killed, and started again.
+    Killed,
+    /// It is stopped: connections stay open, and nobody answers.
+    Hanging,
+}
+
+impl Away {
+    fn begin(self, stage: &Stage) -> anyhow::Result<()> {
+        match self {
+            Self::Killed => stage.plane.stop_apiserver(),
+            Self::Hanging => stage.plane.apiserver().signal(Signal::STOP)?,
+        }
+        Ok(())
+    }
+
+    fn end(self, stage: &Stage) -> anyhow::Result<()> {
+        match self {
+            Self::Killed => stage.plane.start_apiserver()?,
+            Self::Hanging => stage.plane.apiserver().signal(Signal::CONT)?,
+        }
+        stage.ready()
+    }
+
+    /// For so long, in the middle of a round.
+    fn last(self, stage: &Stage, round: &Round, random: &mut Rng, span: Duration) -> anyhow::Result<()> {
+        round.ask_for_one(stage)?;
+        nap(random, 800);
+        self.begin(stage)?;
+        std::thread::sleep(span);
+        self.end(stage)?;
+        round.ask_for_all(stage)
+    }
+
+    /// For longer than a Lease holds, and by default than the operator waits for an answer. A leader that goes on is an error.
+    fn outlast_a_lease(self, stage: &Stage, round: &Round, random: &mut Rng) -> anyhow::Result<Struck> {
+        let before = stage.keeper.restarts();
+        self.last(stage, round, random, stage.away)?;
+        stage.gave_up(before).map(Struck::times)
+    }
+}
+
 /// The API server is killed, and started again after some seconds: fewer than leaders have to renew their Lease.
 pub fn away_shortly(stage: &Stage, round: &Round, random: &mut Rng) -> anyhow::Result<Struck> {
-    away(stage, round, random, |random| Duration::from_millis(random.u64(1_000..5_000)))
-}
-
-/// The API server is killed, and is away for longer than a Lease holds. A leader that goes on is an error.
-pub fn away_long(stage: &Stage, round: &Round, random: &mut Rng) -> anyhow::Result<Struck> {
-    let (away_for, before) = (stage.away, stage.keeper.restarts());
-    away(stage, round, random, |_| away_for)?;
-    stage.gave_up(before).map(Struck::times)
-}
-
-fn away(
-    stage: &Stage,
-    round: &Round,
-    random: &mut Rng,
-    span: impl Fn(&mut Rng) -> Duration,
-) -> anyhow::Result<Struck> {
-    round.ask_for_one(stage)?;
-    nap(random, 800);
-    stage.plane.stop_apiserver();
-    std::thread::sleep(span(random));
-    stage.plane.start_apiserver()?;
-    stage.ready()?;
-    round.ask_for_all(stage)?;
+    let span = Duration::from_millis(random.u64(1_000..5_000));
+    Away::Killed.last(stage, round, random, span)?;
     Ok(Struck::yes())
+}
+
+/// The API server is killed, and is away for longer than a Lease holds.
+pub fn away_long(stage: &Stage, round: &Round, random: &mut Rng) -> anyhow::Result<Struck> {
+    Away::Killed.outlast_a_lease(stage, round, random)
 }
 
 /// The API server is there, and answers nobody for some seconds.
 pub fn hangs(stage: &Stage, round: &Round, random: &mut Rng) -> anyhow::Result<Struck> {
-    hang(stage, round, random, |random| Duration::from_millis(random.u64(2_000..8_000)))
-}
-
-/// It answers nobody for longer than a Lease holds, and by default than the operator waits for an answer. A leader that goes
-/// on is an error.
-pub fn hangs_long(stage: &Stage, round: &Round, random: &mut Rng) -> anyhow::Result<Struck> {
-    let (hangs_for, before) = (stage.away, stage.keeper.restarts());
-    hang(stage, round, random, |_| hangs_for)?;
-    stage.gave_up(before).map(Struck::times)
-}
-
-fn hang(
-    stage: &Stage,
-    round: &Round,
-    random: &mut Rng,
-    span: impl Fn(&mut Rng) -> Duration,
-) -> anyhow::Result<Struck> {
-    round.ask_for_one(stage)?;
-    nap(random, 800);
-    stage.plane.apiserver().signal(Signal::STOP)?;
-    std::thread::sleep(span(random));
-    stage.plane.apiserver().signal(Signal::CONT)?;
-    stage.ready()?;
-    round.ask_for_all(stage)?;
+    let span = Duration::from_millis(random.u64(2_000..8_000));
+    Away::Hanging.last(stage, round, random, span)?;
     Ok(Struck::yes())
+}
+
+/// It answers nobody for longer than a Lease holds.
+pub fn hangs_long(stage: &Stage, round: &Round, random: &mut Rng) -> anyhow::Result<Struck> {
+    Away::Hanging.outlast_a_lease(stage, round, random)
 }
 
 /// etcd is killed and started again under the API server.
