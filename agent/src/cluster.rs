@@ -37,8 +37,9 @@ const WRITE_INTERVAL: Duration = Duration::from_secs(2);
 /// How long work may go on before a status tells that it has begun: where it is over by then, one write does for both. When
 /// a thousand nodes are told something at the same time, it also spreads their writes.
 const BEGIN_PAUSE: Duration = Duration::from_secs(1);
-/// The longest, while all there is to tell is how far the pulls are, and the API server has time. That is worth less than what it costs where a thousand
-/// nodes pull for minutes: each write is an object of tens of kilobytes, to the database and on to the operator.
+/// The longest, while all there is to tell is how far the pulls are, and the API server has time. That is worth less than what
+/// it costs where a thousand nodes pull for minutes: each write is an object of tens of kilobytes, to the database and on to
+/// the operator.
 const MAX_PROGRESS_INTERVAL: Duration = Duration::from_secs(30);
 /// Where there is only progress to tell, the next pause is at least so many times what the API server took to answer, give or
 /// take a quarter: one that takes seconds has no time for what can wait.
@@ -177,14 +178,16 @@ pub async fn write_status(
             }
             has_waited = false;
             let asked = Instant::now();
-            match write(&api, node, &next).await {
+            let answer = write(&api, node, &next).await;
+            let took = asked.elapsed();
+            match answer {
                 Ok(written) => {
                     pause = WRITE_INTERVAL;
                     if let Some(before) = untold.take(object, &next, report.is_settled(), Instant::now()) {
                         events.tell_status(&before, &next);
                     }
                     answered = Some(written);
-                    let progress = longer_if_busy(progress_pause, asked.elapsed());
+                    let progress = longer_if_busy(progress_pause, took);
                     let rested = rest(spread(progress), &report, &mut reports).await;
                     progress_pause = next_pause(progress_pause, rested);
                 }

@@ -7,7 +7,7 @@ use larder_tests::proxy::Hits;
 
 use super::kills::Waiting;
 use super::round::Round;
-use super::stage::{Operators, Stage};
+use super::stage::{Operators, Stage, WORKERS};
 use super::{kills, plane, writes};
 
 /// A fault, from the first `apply` of a round to the last.
@@ -76,7 +76,7 @@ const fn scene(
     operators: Operators,
     strike: fn(&Stage, &Round, &mut Rng) -> anyhow::Result<Struck>,
 ) -> Scene {
-    Scene { name, operators, workers: 16, lasts: false, strike }
+    Scene { name, operators, workers: WORKERS, lasts: false, strike }
 }
 
 /// At one of the writes, of which the operators do one after another: what comes after it has not been begun.

@@ -17,6 +17,8 @@ use super::keeper::Keeper;
 
 /// The nodes. All have the label that the ImageCaches ask for.
 pub const NODES: [&str; 3] = ["n1", "n2", "n3"];
+/// How many objects an operator writes at a time, where nothing else is said: its own default.
+pub const WORKERS: u16 = 16;
 /// Where the operators' Lease is.
 const NAMESPACE: &str = "larder-system";
 /// Lines of each log that are shown where something went wrong.
@@ -82,7 +84,7 @@ impl Stage {
         let mut stage = Self {
             keeper,
             operators: Vec::new(),
-            standing: (Operators::Alone, 16),
+            standing: (Operators::Alone, WORKERS),
             agents,
             agents_proxy,
             operator_proxies,
